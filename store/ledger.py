@@ -1,0 +1,136 @@
+"""
+The one Redis client: time-outs, scripts, and its errors in our words.
+
+Guarantees  a call returns or fails within about SOCKET_SECONDS; nothing is retried behind the caller's back,
+            because every script is written so that the caller may repeat it.
+Fails with  LedgerUnavailable; Misconfigured for a URL that cannot work.
+Knows       Redis (any server that speaks its protocol, Valkey too). Nothing of claims or domains.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from importlib.resources import files as package_files
+from typing import cast
+from urllib.parse import urlsplit, urlunsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from store.errors import LedgerUnavailable, Misconfigured
+
+SOCKET_SECONDS = 2.0  # A ledger on the same network answers in a millisecond; a lease lasts ten seconds.
+CONNECT_SECONDS = 1.0
+
+# What a Redis answer can be, once decoded.
+Answer = str | int | None | list["Answer"]
+
+
+def without_password(url: str) -> str:
+    """Return a Redis URL that may be printed (I10)."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.hostname or ""
+    port = f":{parts.port}" if parts.port else ""
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}{port}"))
+
+
+class Ledger:
+    """A connection pool to one Redis. Blocking and thread-safe; connects when first asked."""
+
+    def __init__(self, url: str, connection_name: str | None = None) -> None:
+        self._url = without_password(url)
+        try:
+            self._redis = redis.Redis.from_url(
+                url,
+                client_name=connection_name,
+                decode_responses=True,
+                socket_timeout=SOCKET_SECONDS,
+                socket_connect_timeout=CONNECT_SECONDS,
+                retry=Retry(NoBackoff(), 0),
+            )
+        except ValueError as error:
+            message = f"redis: {self._url!r} is no Redis URL ({error}); write it like redis://127.0.0.1:6379/0"
+            raise Misconfigured(message) from error
+        self._scripts: dict[str, str] = {}
+
+    def run_script(self, name: str, keys: Iterable[str], arguments: Iterable[str | int]) -> Answer:
+        """Run ``scripts/<name>.lua`` as one atomic step and return its answer."""
+        keys, arguments = list(keys), list(arguments)
+        digest = self._scripts.get(name)
+        if digest is not None:
+            try:
+                return self._evaluate(digest, keys, arguments)
+            except redis.exceptions.NoScriptError:
+                pass  # The ledger was restarted and has forgotten its scripts.
+        text = (package_files("store") / "scripts" / f"{name}.lua").read_text()
+        self._scripts[name] = cast("str", self._told(lambda: self._redis.script_load(text)))
+        return self._evaluate(self._scripts[name], keys, arguments)
+
+    def hash(self, key: str) -> dict[str, str]:
+        """Return a whole hash."""
+        flat = self._told(lambda: self._redis.hgetall(key))
+        return cast("dict[str, str]", flat)
+
+    def sorted_since(self, key: str, after: int) -> list[tuple[str, int]]:
+        """Return the members of a sorted set with a score above ``after``, lowest first."""
+        found = self._told(lambda: self._redis.zrangebyscore(key, f"({after}", "+inf", withscores=True))
+        return [(member, int(score)) for member, score in cast("list[tuple[str, float]]", found)]
+
+    def hash_values(self, key: str, fields: list[str]) -> list[str | None]:
+        """Return some values of a hash."""
+        return cast("list[str | None]", self._told(lambda: self._redis.hmget(key, fields))) if fields else []
+
+    def number(self, key: str) -> int:
+        """Return a counter's value, 0 where it does not exist."""
+        return int(cast("str | None", self._told(lambda: self._redis.get(key))) or 0)
+
+    def milliseconds(self) -> int:
+        """Return the time on the ledger's clock, in ms since 1970."""
+        seconds, microseconds = cast("tuple[int, int]", self._told(self._redis.time))
+        return seconds * 1000 + microseconds // 1000
+
+    def connection_names(self) -> set[str] | None:
+        """Return the names of all connections of the ledger, or None where we may not ask."""
+        try:
+            clients = cast("list[dict[str, str]]", self._told(self._redis.client_list))
+        except LedgerUnavailable as error:
+            if isinstance(error.__cause__, redis.exceptions.ResponseError):
+                return None
+            raise
+        return {client["name"] for client in clients}
+
+    def wait_until_up(self, seconds: float) -> None:
+        """Wait for the ledger to answer, for a start that races with it. :raises LedgerUnavailable: it did not."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                self.milliseconds()
+            except LedgerUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
+
+    def close(self) -> None:
+        """Close the connections: at this instant others can see that this process has left."""
+        self._redis.close()
+
+    def _evaluate(self, digest: str, keys: list[str], arguments: list[str | int]) -> Answer:
+        return cast("Answer", self._told(lambda: self._redis.evalsha(digest, len(keys), *keys, *arguments)))
+
+    def _told(self, call: Callable[[], object]) -> object:
+        try:
+            return call()
+        except redis.exceptions.NoScriptError:
+            raise
+        except (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+            message = f"ledger {self._url} refuses us: {error}. Set user and password in redis: redis://USER:PASSWORD@…"
+            raise LedgerUnavailable(message) from error
+        except (redis.exceptions.RedisError, OSError) as error:
+            message = (
+                f"ledger {self._url} does not answer ({type(error).__name__}: {error}). Start it, or correct redis:"
+            )
+            raise LedgerUnavailable(message) from error
