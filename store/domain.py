@@ -19,7 +19,7 @@ from attrs import frozen
 
 from store import files, identity
 from store.address import MAILBOX_PREFIX, Address, directory_name, local_of_directory, normal_domain
-from store.errors import Exists, Missing, Refused, StoreError, Unavailable
+from store.errors import BrokenAlias, Exists, Missing, Refused, StoreError, Unavailable
 from store.mailbox import Mailbox, newest, write_setting
 from store.names import NameSource
 
@@ -56,7 +56,7 @@ class MailStore:
         """
         Return the mailbox of an address, aliases resolved.
 
-        :raises Missing: there is none. Refused: an alias that loops or leads outside the store.
+        :raises Missing: there is none. BrokenAlias: a link that loops or leads outside the store.
         """
         path = self._mailbox_path(address)
         if path is None:
@@ -126,16 +126,16 @@ class MailStore:
             # Checked at each step and on the text of the link: an alias never leads outside the store.
             if not path.startswith(f"{self.root}/"):
                 message = f"the alias {what} leads outside the mail store, to {path}; remove the link"
-                raise Refused(message)
+                raise BrokenAlias(message)
         message = f"the alias {what} is part of a loop of links at {path}; remove one of them"
-        raise Refused(message)
+        raise BrokenAlias(message)
 
     def _mailbox_at(self, path: str, what: str) -> Mailbox:
         domain, _, name = path[len(self.root) + 1 :].partition("/")
         local = local_of_directory(name)
         if local is None or not files.is_directory(path):
             message = f"{what} leads to {path}, which is no mailbox directory"
-            raise Refused(message)
+            raise BrokenAlias(message)
         return Mailbox(path, f"{domain.lower()}/{local}")
 
     # Listing
@@ -201,7 +201,7 @@ class MailStore:
         return Mailbox(path, f"{address.domain}/{address.local}")
 
     def add_alias(self, alias: Address, target: Address) -> Mailbox:
-        """Make a link from an alias to a mailbox. :raises Exists, Missing, Refused: it would lead to itself."""
+        """Make a link from an alias to a mailbox. :raises Exists, Missing: see the detail."""
         mailbox = self.find(target)
         path = self._new_path(alias)
         # Relative, so that the tree may be mounted anywhere; to the mailbox itself, so that no chain can loop.

@@ -32,6 +32,10 @@ class Full(Unavailable):
     public = "mail store full, try again later"
 
 
+class BrokenAlias(Unavailable):
+    """A link that loops, leads outside the store or to no mailbox: the operator mends it, so mail is kept meanwhile."""
+
+
 class LedgerUnavailable(Unavailable):
     """Redis does not answer: no new claims; mail is still accepted and running sessions read on."""
 

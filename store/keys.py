@@ -37,5 +37,9 @@ class Keys:
 
 
 def connection_name(lease_id: str) -> str:
-    """Return the name under which a node's connections show in CLIENT LIST."""
-    return f"mailroot:{lease_id}"
+    """
+    Return the name under which a node process's connections show in CLIENT LIST.
+
+    A process may have several leases in its life (``node~process.1``, ``….2``), but its connections one name.
+    """
+    return f"mailroot:{lease_id.rpartition('.')[0]}"

@@ -186,11 +186,11 @@ class Mailbox:
             message = f"mailbox {self.key} is gone: {self.path}"
             raise Missing(message) from error
 
-    def snapshot(self) -> Snapshot:
-        """Return the listing that a session keeps until its end, oldest message first."""
+    def snapshot(self, listing: list[str]) -> Snapshot:
+        """Return what a session keeps of a listing until its end: the messages, oldest first."""
         messages: list[Message] = []
         octets = 0
-        for name in sorted(self.listing()):
+        for name in sorted(listing):
             message = read_name(name)
             if message is None:
                 if not is_foreign(name):
@@ -260,10 +260,11 @@ class Mailbox:
 
     def litter(self, listing: list[str]) -> list[str]:
         """Return the names that may have to be swept: drafts and replaced settings."""
-        current = {setting.name for kind in ("auth", "lock") if (setting := newest(listing, kind))}
+        hidden = [name for name in listing if name.startswith(".")]
+        current = {setting.name for kind in ("auth", "lock") if (setting := newest(hidden, kind))}
         return [
             name
-            for name in listing
+            for name in hidden
             if name.startswith(DRAFT_PREFIX) or (name.startswith((".auth-", ".lock-")) and name not in current)
         ]
 

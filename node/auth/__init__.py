@@ -1,0 +1,1 @@
+"""Who may open a mailbox. Three outcomes: yes, no, and could not tell."""

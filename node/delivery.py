@@ -1,0 +1,333 @@
+"""
+Mail in: LMTP (RFC 2033) and SMTP (RFC 5321) on aiosmtpd, on the reactor's own loop.
+
+Guarantees  I2: 250 only when every byte and the name are durable for that recipient. I6: needs no claim and no ledger:
+            domains come from the replica, mailboxes from the store. The end of a message is CRLF.CRLF and nothing
+            else, so no client can smuggle a second message past us. A message is held in memory up to
+            SPOOL_OCTETS; the rest waits in an unnamed local file.
+Fails with  4xx for what a retry can help, 5xx for what it can't; a bug is 451.
+Knows       aiosmtpd, the store through the disk pool. Nothing of POP3.
+"""
+
+import asyncio
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+from aiosmtpd.smtp import SMTP, Session, syntax
+from aiosmtpd.smtp import Envelope as Transaction
+from attrs import frozen
+
+from node import journal
+from node.envelope import Envelope, trace
+from node.pools import Pool
+from store.address import Address
+from store.domain import MailStore
+from store.errors import Full, Missing, Refused, StoreError, Unavailable
+from store.mailbox import CHUNK_OCTETS, Mailbox
+from store.message import Message
+
+MESSAGE_OCTETS_MAX = 50_000_000  # 50 MB, as the larger mail services allow.
+SPOOL_OCTETS = 256 * 1024  # Messages up to this size never touch the node's own disk.
+LINE_OCTETS = 64 * 1024  # What aiosmtpd's reader holds at once; a message line may be longer, a command may not.
+RECIPIENTS_MAX = 1000  # RFC 5321 section 4.5.3.1.8: at least 100.
+CONNECTIONS_MAX = 500  # Per listener's kind and node process.
+IDLE_SECONDS = 300.0  # RFC 5321 section 4.5.3.2.7.
+
+
+@frozen(kw_only=True)
+class Inbound:
+    """What all deliveries of a node share. ``count`` takes the protocol and the outcome of a delivery."""
+
+    node: str
+    disk: Pool
+    store: MailStore
+    accepts: Callable[[str], bool]
+    is_complete: Callable[[], bool]
+    store_trouble: Callable[[], str | None]
+    count: Callable[[str, str], None]
+    observe: Callable[[str, float], None]
+    octets_max: int = MESSAGE_OCTETS_MAX
+
+
+class Spool:
+    """The content of one message between DATA and its mailboxes."""
+
+    def __init__(self, disk: Pool) -> None:
+        self._disk = disk
+        self._memory: list[bytes] = []
+        self._in_memory = 0
+        self._file: IO[bytes] | None = None
+        self.octets = 0
+
+    async def add(self, line: bytes) -> None:
+        """Append to the content."""
+        self._memory.append(line)
+        self._in_memory += len(line)
+        self.octets += len(line)
+        if self._in_memory > SPOOL_OCTETS:
+            await self._disk.run(self._write_out).asFuture(asyncio.get_running_loop())
+
+    def chunks(self, heading: bytes) -> Iterator[bytes]:
+        """Yield a heading and the content, in chunks of about CHUNK_OCTETS. Blocking, repeatable."""
+        parts, size = [heading], len(heading)
+        if self._file is not None:
+            yield heading
+            parts, size = [], 0
+            self._file.seek(0)
+            while chunk := self._file.read(CHUNK_OCTETS):
+                yield chunk
+        for part in self._memory:
+            parts.append(part)
+            size += len(part)
+            if size >= CHUNK_OCTETS:
+                yield b"".join(parts)
+                parts, size = [], 0
+        if parts:
+            yield b"".join(parts)
+
+    def close(self) -> None:
+        """Forget the content."""
+        self._memory.clear()
+        if self._file is not None:
+            self._file.close()
+
+    def _write_out(self) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (close() closes it)
+        self._file.write(b"".join(self._memory))
+        self._memory.clear()
+        self._in_memory = 0
+
+
+class MailServer(SMTP):
+    """One connection of either protocol; what LMTP does differently is in LmtpServer."""
+
+    line_length_limit = LINE_OCTETS
+    protocol = "ESMTP"
+
+    def __init__(self, inbound: Inbound, connections: set["MailServer"]) -> None:
+        super().__init__(
+            _Recipients(inbound),
+            data_size_limit=inbound.octets_max,
+            enable_SMTPUTF8=True,
+            hostname=inbound.node,
+            ident="mail service ready",
+            timeout=IDLE_SECONDS,
+            loop=asyncio.get_running_loop(),
+        )
+        self._inbound = inbound
+        self._connections = connections
+        self.busy = False
+        # aiosmtpd keeps these limits in the class and widens them with every EHLO of any client.
+        self.command_size_limits = _Limits()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Count the connection; one too many is told so and closed."""
+        if len(self._connections) >= CONNECTIONS_MAX and isinstance(transport, asyncio.WriteTransport):
+            transport.write(b"421 4.3.2 too many connections, try again later\r\n")
+            transport.close()
+        self._connections.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Uncount it."""
+        self._connections.discard(self)
+        super().connection_lost(error)
+
+    def end(self) -> None:
+        """Close the connection if no delivery is under way (the node stops)."""
+        if not self.busy and self.transport is not None and isinstance(self.transport, asyncio.WriteTransport):
+            self.transport.write(b"421 4.3.2 the service is stopping, try again later\r\n")
+            self.transport.close()
+
+    async def handle_exception(self, error: Exception) -> str:
+        """Answer a bug with a temporary failure: the mail stays with the client."""
+        reference = journal.failure("delivery_bug", error, protocol=self.protocol)
+        return f"451 4.3.0 internal failure, try again later (ref {reference})"
+
+    @syntax("DATA")
+    async def smtp_DATA(self, arg: str) -> None:  # noqa: N802
+        """Receive a message line by line and deliver it; upstream's own holds all of it in memory."""
+        if await self.check_helo_needed():
+            return
+        transaction = self.envelope
+        if transaction is None or not transaction.rcpt_tos:
+            await self.push("503 5.5.1 RCPT comes first")
+        elif arg:
+            await self.push("501 5.5.4 DATA takes no argument")
+        else:
+            await self.push("354 end with <CR><LF>.<CR><LF>")
+            spool = Spool(self._inbound.disk)
+            self.busy = True
+            try:
+                if await self._receive(spool):
+                    await self._deliver(transaction, spool)
+                else:
+                    await self.push(f"552 5.3.4 the message has more than {self._inbound.octets_max} octets")
+            finally:
+                self.busy = False
+                await self._inbound.disk.run(spool.close).asFuture(self.loop)
+                self._set_post_data_state()  # type: ignore[no-untyped-call]
+
+    async def _receive(self, spool: Spool) -> bool:
+        """Read up to the end of the message; tell whether it kept to the size limit."""
+        fits, at_line_start = True, True
+        while True:
+            try:
+                # RFC 5321 section 2.3.8: CRLF ends a line, a bare LF or CR never does.
+                part = await self._reader.readuntil(b"\r\n")
+                whole = True
+            except asyncio.LimitOverrunError as error:
+                part = await self._reader.read(error.consumed)
+                whole = False
+            if at_line_start and part.startswith(b"."):
+                if part == b".\r\n":
+                    return fits
+                part = part[1:]  # RFC 5321 section 4.5.2
+            at_line_start = whole
+            fits = fits and spool.octets + len(part) <= self._inbound.octets_max
+            if fits:
+                await spool.add(part)
+            self._reset_timeout()
+
+    async def _deliver(self, transaction: Transaction, spool: Spool) -> None:
+        """
+        Deliver to every recipient and answer once.
+
+        SMTP has one reply for all: a recipient who failed makes it a 4xx, and the client's next try brings the others
+        a second copy, which is the lesser evil. LMTP does not have the problem.
+        """
+        replies = [await self._deliver_to(transaction, recipient, spool) for recipient in transaction.rcpt_tos]
+        await self.push(max(replies, key=lambda reply: (not reply.startswith("2"), reply.startswith("4"))))
+
+    async def _deliver_to(self, transaction: Transaction, recipient: str, spool: Spool) -> str:
+        """Deliver to one recipient and return the reply."""
+        began = time.monotonic()
+        inbound = self._inbound
+        envelope = Envelope(
+            sender="" if transaction.mail_from in (None, "<>") else str(transaction.mail_from),
+            helo=str(self.session.host_name if self.session else ""),
+            peer=_peer(self.session),
+            protocol=f"UTF8{self.protocol.removeprefix('E')}" if transaction.smtp_utf8 else self.protocol,
+            node=inbound.node,
+        )
+        facts: dict[str, object] = {
+            "protocol": self.protocol,
+            "peer": envelope.peer,
+            "sender": envelope.sender,
+            "recipient": recipient,
+        }
+        try:
+            job = inbound.disk.run(_deliver, inbound.store, recipient, trace(envelope, recipient), spool)
+            mailbox, message = await job.asFuture(self.loop)
+        except Exception as error:  # noqa: BLE001 (whatever it was, the mail stays with the client)
+            reference = journal.failure("delivery", error, **facts)
+            inbound.count(self.protocol, "failed")
+            return _failure_reply(error, reference)
+        finally:
+            inbound.observe("deliver", time.monotonic() - began)
+        inbound.count(self.protocol, "ok")
+        seconds = time.monotonic() - began
+        journal.event("delivery", **facts, mailbox=mailbox.key, uid=message.uid, octets=message.octets, seconds=seconds)
+        return f"250 2.0.0 delivered as {message.uid}"
+
+
+class LmtpServer(MailServer):
+    """LMTP: LHLO instead of EHLO, and a reply for each recipient after the message (RFC 2033 section 4)."""
+
+    protocol = "LMTP"
+
+    @syntax("LHLO hostname")
+    async def smtp_LHLO(self, arg: str) -> None:  # noqa: N802
+        """Greet."""
+        await super().smtp_EHLO(arg)
+
+    async def smtp_HELO(self, hostname: str) -> None:  # noqa: N802, ARG002
+        """RFC 2033 section 4.1: HELO and EHLO get a 500."""
+        await self.push("500 5.5.1 this is LMTP: say LHLO")
+
+    async def smtp_EHLO(self, hostname: str) -> None:  # noqa: N802
+        """RFC 2033 section 4.1."""
+        await self.smtp_HELO(hostname)
+
+    async def _deliver(self, transaction: Transaction, spool: Spool) -> None:
+        for recipient in transaction.rcpt_tos:
+            await self.push(await self._deliver_to(transaction, recipient, spool))
+
+
+class _Limits(dict[str, int]):
+    """Octets of command lines: RFC 5321 section 4.5.3.1.4, and twice that with room for extensions' parameters."""
+
+    def __missing__(self, command: str) -> int:
+        return 1024 if command in ("MAIL", "RCPT") else 512
+
+
+class _Recipients:
+    """aiosmtpd's hooks: who may be a recipient, and what we offer."""
+
+    def __init__(self, inbound: Inbound) -> None:
+        self._inbound = inbound
+
+    async def handle_EHLO(  # noqa: N802
+        self, server: MailServer, session: Session, _transaction: Transaction, hostname: str, offers: list[str]
+    ) -> list[str]:
+        """Add what RFC 2033 section 5 wants to aiosmtpd's list, and take HELP out of it."""
+        session.host_name = hostname
+        server.command_size_limits = _Limits()
+        return [*offers[:-1], "250-PIPELINING", "250 ENHANCEDSTATUSCODES"]
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: MailServer, _session: Session, transaction: Transaction, address: str, _options: list[str]
+    ) -> str:
+        """Accept only domains of the replica and mailboxes of the store; the same names that a delivery will find."""
+        if len(transaction.rcpt_tos) >= RECIPIENTS_MAX:
+            return f"452 4.5.3 more than {RECIPIENTS_MAX} recipients; send the rest in another transaction"
+        try:
+            await self._check(Address.parse(address), server.loop)
+        except (Missing, Refused):
+            return "550 5.1.1 no such mailbox here"
+        except Exception as error:  # noqa: BLE001
+            return _failure_reply(error, journal.failure("recipient", error, recipient=address))
+        transaction.rcpt_tos.append(address)
+        return "250 2.1.5 recipient ok"
+
+    async def _check(self, recipient: Address, loop: asyncio.AbstractEventLoop) -> None:
+        inbound = self._inbound
+        trouble = inbound.store_trouble()
+        if trouble is not None:
+            raise Unavailable(trouble)
+        if not inbound.accepts(recipient.domain):
+            if not inbound.is_complete():
+                raise Unavailable("the registered domains have not been read yet")
+            raise Missing(f"{recipient.domain} is not registered")
+        await inbound.disk.run(inbound.store.find, recipient).asFuture(loop)
+
+
+def _deliver(store: MailStore, recipient: str, heading: bytes, spool: Spool) -> tuple[Mailbox, Message]:
+    mailbox = store.find(Address.parse(recipient))
+    return mailbox, mailbox.deliver(store.names, spool.chunks(heading))
+
+
+def _failure_reply(error: BaseException, reference: str) -> str:
+    if isinstance(error, (Missing, Refused)):
+        return "550 5.1.1 no such mailbox here"
+    if isinstance(error, Full):
+        return f"452 4.2.2 {error.public} (ref {reference})"
+    text = error.public if isinstance(error, StoreError) else "internal failure, try again later"
+    return f"451 4.3.0 {text} (ref {reference})"
+
+
+def _peer(session: Session | None) -> str:
+    peer: Any = session.peer if session is not None else None
+    return str(peer[0]) if isinstance(peer, tuple) else "local"
+
+
+async def listen(
+    kind: type[MailServer], inbound: Inbound, listener: socket.socket, connections: set[MailServer]
+) -> asyncio.Server:
+    """Serve a listening socket."""
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(lambda: kind(inbound, connections), sock=listener)

@@ -1,0 +1,108 @@
+"""
+Is this node alive, is it ready, and what has it done: /healthz, /readyz, /metrics.
+
+Guarantees  /healthz answers 200 as long as the reactor turns. /readyz is 200 only when a login would succeed, and says
+            what is wrong otherwise. Nothing here names a user or carries a secret (I10).
+Knows       prometheus_client, Twisted's web. What is measured is brought by the caller.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any, cast
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+# Seconds of an ask: from a cached listing to a share that hangs.
+ASK_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
+
+
+class Metrics:
+    """The counters of one node process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._sessions = Counter(
+            "mailroot_sessions", "POP3 sessions that ended, by how", ["end"], registry=self.registry
+        )
+        self._logins = Counter("mailroot_logins", "Answers to PASS and AUTH", ["answer"], registry=self.registry)
+        self._commands = Counter("mailroot_commands", "POP3 commands served", registry=self.registry)
+        self._deliveries = Counter(
+            "mailroot_deliveries",
+            "Recipients of messages, by protocol and outcome",
+            ["protocol", "outcome"],
+            registry=self.registry,
+        )
+        self._asks = Histogram(
+            "mailroot_ask_seconds",
+            "Seconds of each ask of the store and the ledger",
+            ["ask"],
+            buckets=ASK_SECONDS,
+            registry=self.registry,
+        )
+
+    def gauge(self, name: str, help_text: str, value: Callable[[], float]) -> None:
+        """Show a value that is asked for when somebody looks."""
+        Gauge(f"mailroot_{name}", help_text, registry=self.registry).set_function(value)
+
+    def count_session(self, end: str, commands: int) -> None:
+        """Count a session that ended."""
+        self._sessions.labels(end).inc()
+        self._commands.inc(commands)
+
+    def count_login(self, answer: str) -> None:
+        """Count an answer to a login: ``ok`` or its response code."""
+        self._logins.labels(answer).inc()
+
+    def count_delivery(self, protocol: str, outcome: str) -> None:
+        """Count one recipient of a message."""
+        self._deliveries.labels(protocol, outcome).inc()
+
+    def observe(self, ask: str, seconds: float) -> None:
+        """Note how long an ask took."""
+        self._asks.labels(ask).observe(seconds)
+
+
+class _Page(Resource):
+    """A JSON page. ``look`` returns the HTTP status and the object."""
+
+    isLeaf = True  # noqa: N815 (Twisted's name)
+
+    def __init__(self, look: Callable[[], tuple[int, dict[str, object]]]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # twisted.web has no types here
+        self._look = look
+
+    def render_GET(self, request: Request) -> bytes:  # noqa: N802
+        """Answer."""
+        status, page = self._look()
+        request.setResponseCode(status)
+        request.setHeader(b"Content-Type", b"application/json")  # type: ignore[no-untyped-call]
+        return json.dumps(page, indent=2).encode() + b"\n"
+
+
+def site(metrics: Metrics, troubles: Callable[[], dict[str, str | None]]) -> IProtocolFactory:
+    """
+    Return the web site of a node. Called after the reactor is installed: prometheus_client's resource imports it.
+
+    :param troubles: what readiness depends on, each with what is wrong, or None.
+    """
+    from prometheus_client.twisted import MetricsResource  # noqa: PLC0415
+
+    def readiness() -> tuple[int, dict[str, object]]:
+        wrong = troubles()
+        ready = not any(wrong.values())
+        return 200 if ready else 503, {
+            "ready": ready,
+            "trouble": {part: text or "none" for part, text in wrong.items()},
+        }
+
+    root: Any = cast("Any", Resource)()
+    root.putChild(b"healthz", _Page(lambda: (200, {"alive": True})))
+    root.putChild(b"readyz", _Page(readiness))
+    root.putChild(b"metrics", cast("Any", MetricsResource)(registry=metrics.registry))
+    found: Any = cast("Any", Site)(root)
+    found.displayTracebacks = False
+    found.noisy = False
+    return cast("IProtocolFactory", found)

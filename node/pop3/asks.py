@@ -1,0 +1,159 @@
+"""
+What a session asks of the world, carried out: Open, Fetch, Remove.
+
+Guarantees  I4, I5: nothing is removed without a last look at the claim, which comes after the last pause and before
+            the first unlink. A claim that was taken is dropped, whatever happens to the session.
+Fails with  nothing: a failure becomes a Refusal for the client and an event for the operator.
+Knows       the store through the disk pool, the claims, the replica. Nothing of states or sockets.
+"""
+
+import time
+from collections.abc import Callable
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from node import journal
+from node.auth.outcome import Authenticator, No
+from node.claims import Claim, Claiming
+from node.pools import Pool, TimedOut
+from node.pop3.session import Fetch, Open, Refusal, Remove
+from store.domain import MailStore
+from store.errors import InUse, LeaseLapsed, Locked, StoreError, Unavailable
+from store.mailbox import Mailbox, Reading
+from store.message import Snapshot
+
+WRONG = Refusal("AUTH", "wrong user or password")  # RFC 3206: the client should ask its user for a password.
+
+
+@frozen(kw_only=True)
+class World:
+    """What all sessions of a node share. ``observe`` takes the name of an ask and its seconds."""
+
+    disk: Pool
+    store: MailStore
+    authenticator: Authenticator
+    claims: Claiming
+    is_domain_locked: Callable[[str], bool]
+    store_trouble: Callable[[], str | None]
+    observe: Callable[[str, float], None]
+
+
+@frozen
+class Opened:
+    """A mailbox that is ours until remove() or close()."""
+
+    mailbox: Mailbox
+    claim: Claim
+    snapshot: Snapshot
+    has_litter: bool
+
+
+@frozen
+class Started:
+    """A message whose first chunk is here; the rest follows from ``reading``, which is None where there is no more."""
+
+    first: bytes
+    reading: Reading | None
+
+
+async def open_mailbox(world: World, ask: Open) -> Opened | Refusal:
+    """Verify, claim, list: IN-USE is for right credentials only, and a listing older than the claim would be stale."""
+    began = time.monotonic()
+    try:
+        trouble = world.store_trouble()
+        if trouble is not None:
+            raise Unavailable(trouble)
+        verdict = await world.disk.run(world.authenticator.verify, ask.user, ask.password)
+        if isinstance(verdict, No):
+            return WRONG
+        mailbox = verdict.mailbox
+        if verdict.locked or world.is_domain_locked(mailbox.key.partition("/")[0]):
+            raise Locked(f"{mailbox.key} or its domain is locked")
+        claim = await world.claims.take(mailbox.key)
+        try:
+            snapshot, has_litter = await world.disk.run(_list, mailbox)
+        except BaseException:
+            await world.claims.drop(claim)
+            raise
+        return Opened(mailbox, claim, snapshot, has_litter)
+    except Exception as error:  # noqa: BLE001 (whatever it was, the client gets one reply and the operator the rest)
+        return _refusal(error, "open", user=ask.user)
+    finally:
+        world.observe("open", time.monotonic() - began)
+
+
+async def fetch(world: World, opened: Opened, ask: Fetch) -> Started | Refusal:
+    """Read the first chunk of a message; most messages are no longer."""
+    began = time.monotonic()
+    try:
+        return await world.disk.run(_start, opened.mailbox, ask)
+    except FileNotFoundError:
+        return Refusal("SYS/TEMP", "the message is gone: another program removed it")
+    except Exception as error:  # noqa: BLE001
+        return _refusal(error, "fetch", mailbox=opened.mailbox.key, uid=ask.message.uid)
+    finally:
+        world.observe("fetch", time.monotonic() - began)
+
+
+async def remove(world: World, opened: Opened, ask: Remove) -> int | Refusal:
+    """Remove what the session marked, give the claim back, and return how many messages are left behind."""
+    began = time.monotonic()
+    claim = opened.claim
+    unfinished: Deferred[None] | None = None
+    try:
+        if not ask.messages:
+            return 0
+        if not await world.claims.confirm(claim):
+            raise LeaseLapsed(f"the claim on {claim.mailbox} is not known to be ours any more")
+        left = await world.disk.run(opened.mailbox.remove, ask.messages, lambda: world.claims.still_ours(claim))
+        return len(left)
+    except Exception as error:  # noqa: BLE001
+        if isinstance(error, TimedOut):
+            # The thread may wake up and go on removing: the mailbox stays claimed until it is done.
+            unfinished = error.finished
+        return _refusal(error, "remove", mailbox=opened.mailbox.key, marked=len(ask.messages))
+    finally:
+        if unfinished is None:
+            await close(world, opened)
+        else:
+            unfinished.addCallback(lambda _: Deferred.fromCoroutine(close(world, opened)))
+        world.observe("remove", time.monotonic() - began)
+
+
+async def close(world: World, opened: Opened) -> None:
+    """Give the claim back; RFC 1939 section 6 for a session that ends without QUIT. Litter is swept on the way."""
+    await world.claims.drop(opened.claim)
+    if opened.has_litter:
+        world.disk.run(opened.mailbox.sweep, world.store.names).addErrback(_sweep_failed, opened.mailbox.key)
+
+
+def _sweep_failed(failure: Failure, mailbox: str) -> None:
+    journal.failure("sweep_failed", failure.value, mailbox=mailbox)
+
+
+def _list(mailbox: Mailbox) -> tuple[Snapshot, bool]:
+    listing = mailbox.listing()
+    return mailbox.snapshot(listing), bool(mailbox.litter(listing))
+
+
+def _start(mailbox: Mailbox, ask: Fetch) -> Started:
+    reading = mailbox.read(ask.message)
+    first = reading.next_chunk()
+    if len(first) >= ask.message.octets:
+        reading.close()
+        return Started(first, None)
+    return Started(first, reading)
+
+
+def _refusal(error: BaseException, ask: str, **fields: object) -> Refusal:
+    """Return what the client hears of a failure, and tell the operator the rest."""
+    if isinstance(error, InUse):
+        return Refusal("IN-USE", error.public)
+    if isinstance(error, Locked):
+        return Refusal("SYS/PERM", error.public)
+    reference = journal.failure("ask_failed", error, ask=ask, **fields)
+    if isinstance(error, StoreError):
+        return Refusal("SYS/TEMP" if error.temporary else "SYS/PERM", f"{error.public} (ref {reference})")
+    return Refusal("SYS/TEMP", f"internal failure, try again later (ref {reference})")
