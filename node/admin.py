@@ -20,7 +20,7 @@ from store import identity
 from store.address import Address, normal_domain
 from store.claim import ClaimTable, HeldClaim, NodeFacts
 from store.credential import Credential, seal
-from store.domain import Entry, MailStore, locked_in
+from store.domain import MailStore, locked_in
 from store.errors import Missing, Refused
 from store.keys import Keys
 from store.ledger import Ledger
@@ -82,8 +82,10 @@ class Admin:
         domain = normal_domain(text)
         entries = list(self.store.entries(domain)) if domain in self.store.domains() else None
         if entries is not None:
+            aliases = self.store.aliases()
             for entry in entries:
-                outside = [a for a in self._aliases_of(entry) if a.domain != domain]
+                key = f"{domain}/{entry.address.local}"
+                outside = [alias for alias in aliases.get(key, []) if alias.domain != domain]
                 if outside:
                     raise Refused(f"{entry.address} has aliases in other domains; delete them first: {_names(outside)}")
             count = sum(entry.target is None for entry in entries)
@@ -137,7 +139,7 @@ class Admin:
         if self.store.delete_alias(address):
             sentence = f"Alias {address} deleted. The mailbox {_address(mailbox.key)} and its mail are untouched."
             return Report((sentence,), {"alias": str(address)})
-        aliases = self.store.aliases_of(mailbox.key)
+        aliases = self.store.aliases().get(mailbox.key)
         if aliases:
             raise Refused(f"{address} has aliases; delete them first: {_names(aliases)}")
         count = len(mailbox.snapshot(mailbox.listing()).messages)
@@ -256,9 +258,6 @@ class Admin:
             return Report((f"Nobody holds a claim on {_said(address, mailbox.key)}.",), {"broken": False})
         sentence = f"Claim of node {broken.node} on {_said(address, mailbox.key)}, held for {broken.age_seconds:.0f} s, broken."
         return Report((sentence,), {"broken": True, "node": broken.node})
-
-    def _aliases_of(self, entry: Entry) -> list[Address]:
-        return self.store.aliases_of(self.store.find(entry.address).key) if entry.target is None else []
 
 
 def _check_password(password: str) -> None:

@@ -128,7 +128,7 @@ class Claims:
         self._watch = DeathWatch()
         self._held: dict[tuple[str, int], Claim] = {}
         self._owed: list[ClaimRequest] = []
-        self._waiting: list[tuple[ClaimRequest, Deferred[str]]] = []
+        self._waiting: list[tuple[str, ClaimRequest, Deferred[str]]] = []
         self._in_flight = False
         self._valid_until = float("-inf")
         self._lease = ""
@@ -207,28 +207,32 @@ class Claims:
 
     def _ask(self, operation: Literal["take", "confirm", "drop"], claim: Claim) -> Deferred[str]:
         answer: Deferred[str] = Deferred()
-        if claim.lease != self._lease:
-            answer.callback("lapsed")
-            return answer
-        self._waiting.append((ClaimRequest(operation, claim.mailbox, claim.token), answer))
+        self._waiting.append((claim.lease, ClaimRequest(operation, claim.mailbox, claim.token), answer))
         if not self._in_flight:
             self._send()
         return answer
 
     def _send(self) -> None:
-        batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
-        self._in_flight = True
-        self._pool.run(self._table.exchange, self._lease, [request for request, _ in batch]).addBoth(self._sent, batch)
+        taken, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
+        # What waited while its lease ended must not be carried out in the name of the next one.
+        for lease, _, waiter in taken:
+            if lease != self._lease:
+                waiter.callback("lapsed")
+        batch = [(request, waiter) for lease, request, waiter in taken if lease == self._lease]
+        if batch:
+            self._in_flight = True
+            requests = [request for request, _ in batch]
+            self._pool.run(self._table.exchange, self._lease, requests).addBoth(self._sent, [w for _, w in batch])
 
-    def _sent(self, answers: list[str] | Failure, batch: list[tuple[ClaimRequest, Deferred[str]]]) -> None:
+    def _sent(self, answers: list[str] | Failure, waiters: list[Deferred[str]]) -> None:
+        self._in_flight = False
         if isinstance(answers, Failure):
-            for _, waiter in batch:
+            for waiter in waiters:
                 waiter.errback(answers)
         else:
-            for (_, waiter), answer in zip(batch, answers, strict=True):
+            for waiter, answer in zip(waiters, answers, strict=True):
                 waiter.callback(answer)
-        self._in_flight = False
-        if self._waiting:
+        if self._waiting and not self._in_flight:
             self._send()
 
     # The lease

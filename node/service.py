@@ -9,6 +9,7 @@ Fails with  StoreError and OSError before the reactor runs, each with a sentence
 
 import asyncio
 import os
+import resource
 import secrets
 import socket
 import time
@@ -203,8 +204,15 @@ class Node:
 
     # Running
 
+    @staticmethod
+    def _allow_many_connections() -> None:
+        """Ask the kernel for as many descriptors as it lets us have: each connection is one."""
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit status, which is not 0 where the node gave up by itself."""
+        self._allow_many_connections()
         self.reactor.callWhenRunning(self._detach, self._start())
         self.reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(self._stop()))
         self.reactor.run()

@@ -66,7 +66,7 @@ class MailStore:
     def domain_path(self, domain: str) -> str:
         """Return the directory of a domain. :raises Missing: there is none."""
         path = f"{self.root}/{domain}"
-        if os.path.isdir(path):
+        if files.exists(path):
             return path
         name = self._folded_names(self.root).get(domain)
         if name is not None:
@@ -81,7 +81,7 @@ class MailStore:
     def _mailbox_path(self, address: Address) -> str | None:
         """Return the directory or link of an address, unresolved."""
         path = f"{self.root}/{address.domain}/{directory_name(address.local)}"
-        if os.path.lexists(path):
+        if files.exists(path):
             return path
         domain_path = self.domain_path(address.domain)
         name = self._folded_names(domain_path).get(directory_name(address.local))
@@ -89,7 +89,7 @@ class MailStore:
             return f"{domain_path}/{name}"
         files.look_again(domain_path)
         path = f"{domain_path}/{directory_name(address.local)}"
-        return path if os.path.lexists(path) else None
+        return path if files.exists(path) else None
 
     def _folded_names(self, directory: str, *, fresh: bool = False) -> dict[str, str]:
         """Return the names of a directory by their lower case, from a listing of at most FOLDED_SECONDS ago."""
@@ -152,31 +152,34 @@ class MailStore:
                 domain = normal_domain(name)
             except Refused:
                 continue
-            if not name.startswith(".") and os.path.isdir(path):
+            if files.is_directory(path):
                 found[domain] = path
         return found
 
     def entries(self, domain: str) -> Iterator[Entry]:
         """Yield the mailboxes and aliases of a domain, by name."""
         directory = self.domain_path(domain)
-        with os.scandir(directory) as scan:
-            found = sorted(scan, key=lambda entry: entry.name.lower())
-        for entry in found:
-            local = local_of_directory(entry.name)
+        for name, is_link in files.scan(directory):
+            local = local_of_directory(name)
             if local is None:
                 continue
-            address = Address(local, domain)
-            if not entry.is_symlink():
-                yield Entry(address=address, path=entry.path, target=None)
+            address, path = Address(local, domain), f"{directory}/{name}"
+            if not is_link:
+                yield Entry(address=address, path=path, target=None)
                 continue
             try:
-                yield Entry(address=address, path=entry.path, target=self._resolve(entry.path, str(address)).key)
+                yield Entry(address=address, path=path, target=self._resolve(path, str(address)).key)
             except StoreError as error:
-                yield Entry(address=address, path=entry.path, target="", problem=error.detail)
+                yield Entry(address=address, path=path, target="", problem=error.detail)
 
-    def aliases_of(self, key: str) -> list[Address]:
-        """Return the aliases, in any domain, that lead to a mailbox."""
-        return [entry.address for domain in self.domains() for entry in self.entries(domain) if entry.target == key]
+    def aliases(self) -> dict[str, list[Address]]:
+        """Return the aliases of all domains by the key of the mailbox that they lead to."""
+        found: dict[str, list[Address]] = {}
+        for domain in self.domains():
+            for entry in self.entries(domain):
+                if entry.target:
+                    found.setdefault(entry.target, []).append(entry.address)
+        return found
 
     # Changing
 

@@ -13,6 +13,7 @@ name or rewrites in place, and callers decide on listings. docs/STORAGE.md has t
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -210,12 +211,37 @@ def link_target(path: str) -> str | None:
         raise
 
 
+def exists(path: str) -> bool:
+    """Tell whether a name is there, link or not. A "no" may be 30 s old on NFS: look_again() before you believe it."""
+    with _told():
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+
 def is_directory(path: str) -> bool:
     """Tell whether a directory has this name; a "no" is asked of the server once more."""
-    if os.path.isdir(path):
-        return True
-    look_again(os.path.dirname(path))
-    return os.path.isdir(path)
+    if not _is_directory(path):
+        look_again(os.path.dirname(path))
+        return _is_directory(path)
+    return True
+
+
+def _is_directory(path: str) -> bool:
+    # Not os.path.isdir(): it says "no" for every error, and a share that fails must not look like an empty one.
+    with _told():
+        try:
+            return stat.S_ISDIR(os.stat(path).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+
+def scan(directory: str) -> list[tuple[str, bool]]:
+    """Return the names in a directory, each with whether it is a link, by name."""
+    with _told(), os.scandir(directory) as entries:
+        return sorted((entry.name, entry.is_symlink()) for entry in entries)
 
 
 def modified_seconds(path: str) -> float:

@@ -18,7 +18,8 @@ What can lie in a mailbox's directory, and what a crash makes of it:
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from threading import Lock as ThreadLock
 
 from attrs import frozen
@@ -134,7 +135,7 @@ class OctetCounts:
 _octet_counts = OctetCounts()
 
 
-def _chunks(path: str) -> Iterator[bytes]:
+def _chunks(path: str) -> Generator[bytes, None, None]:
     # os.read, not open(): the file object costs as much again as a small message.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -162,9 +163,9 @@ class Reading:
 
     def close(self) -> None:
         """Give the descriptor back."""
-        closing = getattr(self._chunks, "close", None)
-        if closing is not None:
-            closing()
+        # A thread that hangs in next_chunk() still runs the generator; its end closes the descriptor then.
+        with suppress(ValueError):
+            self._chunks.close()
 
 
 @frozen

@@ -6,7 +6,7 @@ Guarantees  the octets of a message are the bytes that RETR sends before dot-stu
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -59,7 +59,7 @@ def foreign_uid(name: str) -> str:
     return stem if _UID_SAFE.fullmatch(stem) else sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def canonical(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def canonical(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:
     """
     Yield the chunks with every bare LF as CRLF and a CRLF at the end, whatever the sizes of the chunks.
 

@@ -266,10 +266,10 @@ class Pop3Protocol(Protocol):
         self._out.unregisterProducer()
         self._out.loseConnection()
 
-    @property
-    def is_idle_before_login(self) -> bool:
-        """Tell whether nothing would be lost if this connection ended."""
-        return self._opened is None and not self._serving
+    def end_before_login(self) -> None:
+        """Close the connection if nothing would be lost."""
+        if self._opened is None and not self._serving and not self._gone:
+            self._end("stopped")
 
     def abort(self, how: str) -> None:
         """Close at once, without a word and without UPDATE."""
@@ -347,5 +347,5 @@ class Pop3Factory(Factory):
 
     def stop_greeting(self) -> None:
         """End the connections on which nobody has logged in yet (the node stops); sessions go on."""
-        for session in [session for session in self.sessions if session.is_idle_before_login]:
-            session.abort("stopped")
+        for session in list(self.sessions):
+            session.end_before_login()
