@@ -10,6 +10,9 @@ import logging
 import secrets
 import sys
 import time
+from typing import Any, cast
+
+from twisted.logger import STDLibLogObserver, globalLogBeginner
 
 from store.errors import StoreError
 
@@ -34,6 +37,9 @@ def start(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [target]
     root.setLevel(level)
+    # What Twisted has to say (an exception in a callback, most of all) goes the same way.
+    globalLogBeginner.beginLoggingTo([cast("Any", STDLibLogObserver())], discardBuffer=True, redirectStandardIO=False)
+    logging.getLogger("twisted").setLevel(logging.WARNING)
     # aiosmtpd logs every command of a stranger at INFO, addresses and all; our own line says what matters.
     logging.getLogger("mail.log").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, cast
 
+import uvloop
 from twisted.internet import asyncioreactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
@@ -98,7 +99,7 @@ class Node:
         http = [(host, port + offset) for host, port in config.http_listen]
         self._http_sockets = [bind(at, "http.listen", reuse_port=False) for at in http]
 
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         asyncioreactor.install(self._loop)  # type: ignore[no-untyped-call]
         from twisted.internet import reactor  # noqa: PLC0415 (only now is it the one we want)
 

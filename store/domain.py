@@ -58,10 +58,17 @@ class MailStore:
 
         :raises Missing: there is none. BrokenAlias: a link that loops or leads outside the store.
         """
-        path = self._mailbox_path(address)
-        if path is None:
+        path = f"{self.root}/{address.domain}/{directory_name(address.local)}"
+        try:
+            # The ordinary case costs one look at one name.
+            if files.link_target(path) is None:
+                return Mailbox(path, f"{address.domain}/{address.local}")
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        found = self._mailbox_path(address)
+        if found is None:
             raise self._missing(f"no mailbox {address} in {self.root}")
-        return self._resolve(path, str(address))
+        return self._resolve(found, str(address))
 
     def domain_path(self, domain: str) -> str:
         """Return the directory of a domain. :raises Missing: there is none."""

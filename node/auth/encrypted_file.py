@@ -10,22 +10,31 @@ does not cost a key derivation each time. What is remembered counts only for the
 that is never used twice) it was verified against, so a changed password is in force at the next login, on every node.
 """
 
-import hmac
 import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from hashlib import blake2b
 from threading import Lock as ThreadLock
+from typing import NamedTuple
 
 from node.auth.outcome import No, Yes
 from store.address import Address
 from store.credential import NOBODY, PASSWORD_OCTETS_MAX, unseal
-from store.domain import MailStore, locked_in
+from store.domain import MailStore
 from store.errors import Missing, Refused
-from store.mailbox import newest, read_setting
+from store.mailbox import Mailbox, newest, read_setting
 
 REMEMBERED_MAX = 20_000  # About 4 MB.
 REMEMBER_SECONDS = 3600.0  # A polling client comes back within the hour.
+
+
+class _Verified(NamedTuple):
+    """What a password opened: the mailbox, by which credential file, and until when that is remembered."""
+
+    mailbox: Mailbox
+    setting: str
+    until: float
 
 
 class EncryptedFile:
@@ -36,7 +45,7 @@ class EncryptedFile:
         self._key = key
         self._clock = clock
         self._memory_key = os.urandom(32)
-        self._memory: OrderedDict[tuple[str, bytes], float] = OrderedDict()
+        self._memory: OrderedDict[bytes, _Verified] = OrderedDict()
         self._lock = ThreadLock()
 
     def verify(self, user: str, password: str) -> Yes | No:
@@ -49,33 +58,35 @@ class EncryptedFile:
         except (Missing, Refused):
             NOBODY.admits(password)
             return No()
+        digest = self._digest(user, password)
         setting = newest(listing, "auth")
-        if setting is None:
+        known = self._known(digest)
+        if known is not None and setting is not None and (known.mailbox, known.setting) == (mailbox, setting.name):
+            return Yes(mailbox, listing)
+        found = read_setting(mailbox.path, listing, "auth")
+        if found is None:
             NOBODY.admits(password)
             return No()
-        # The mailbox's path is in the hash: two mailboxes may have a setting of one name after a restore.
-        digest = hmac.digest(
-            self._memory_key, f"{mailbox.path}\0{password}".encode("utf-8", "surrogateescape"), "sha256"
-        )
-        if not self._remembers(setting.name, digest):
-            found = read_setting(mailbox.path, listing, "auth")
-            if found is None:
-                NOBODY.admits(password)
-                return No()
-            setting, content = found
-            if not unseal(content, self._key, self._store.store_id).admits(password):
-                return No()
-            self._remember(setting.name, digest)
-        return Yes(mailbox, locked_in(listing))
-
-    def _remembers(self, name: str, digest: bytes) -> bool:
+        setting, content = found
+        if not unseal(content, self._key, self._store.store_id).admits(password):
+            return No()
         with self._lock:
-            until = self._memory.get((name, digest))
-            return until is not None and self._clock() < until
-
-    def _remember(self, name: str, digest: bytes) -> None:
-        with self._lock:
-            self._memory[name, digest] = self._clock() + REMEMBER_SECONDS
-            self._memory.move_to_end((name, digest))
+            self._memory[digest] = _Verified(mailbox, setting.name, self._clock() + REMEMBER_SECONDS)
+            self._memory.move_to_end(digest)
             if len(self._memory) > REMEMBERED_MAX:
                 self._memory.popitem(last=False)
+        return Yes(mailbox, listing)
+
+    def recall(self, user: str, password: str) -> Mailbox | None:
+        """Return the mailbox that this password opened lately, if any. Does not block; no substitute for verify()."""
+        known = self._known(self._digest(user, password))
+        return known.mailbox if known is not None else None
+
+    def _known(self, digest: bytes) -> "_Verified | None":
+        with self._lock:
+            known = self._memory.get(digest)
+        return known if known is not None and self._clock() < known.until else None
+
+    def _digest(self, user: str, password: str) -> bytes:
+        text = f"{user}\0{password}".encode("utf-8", "surrogateescape")
+        return blake2b(text, key=self._memory_key, digest_size=32).digest()

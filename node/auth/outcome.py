@@ -6,10 +6,10 @@ from store.mailbox import Mailbox
 
 
 class Yes(NamedTuple):
-    """The password is right; this is the mailbox, and whether its administrator locked it."""
+    """The password is right; this is the mailbox, and the listing that showed its credential."""
 
     mailbox: Mailbox
-    locked: bool
+    listing: list[str]
 
 
 class No(NamedTuple):
@@ -17,8 +17,12 @@ class No(NamedTuple):
 
 
 class Authenticator(Protocol):
-    """An authentication method. Blocking: called in the disk pool."""
+    """An authentication method."""
+
+    def recall(self, user: str, password: str) -> Mailbox | None:
+        """Return the mailbox that this password opened lately, if any. Does not block; no substitute for verify()."""
+        ...
 
     def verify(self, user: str, password: str) -> Yes | No:
-        """Verify a user. :raises Unavailable: could not tell."""
+        """Verify a user. Blocking: called in the disk pool. :raises Unavailable: could not tell."""
         ...

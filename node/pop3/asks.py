@@ -19,7 +19,7 @@ from node.auth.outcome import Authenticator, No
 from node.claims import Claim, Claiming
 from node.pools import Pool, TimedOut
 from node.pop3.session import Fetch, Open, Refusal, Remove
-from store.domain import MailStore
+from store.domain import MailStore, locked_in
 from store.errors import InUse, LeaseLapsed, Locked, StoreError, Unavailable
 from store.mailbox import Mailbox, Reading
 from store.message import Snapshot
@@ -59,29 +59,50 @@ class Started:
 
 
 async def open_mailbox(world: World, ask: Open) -> Opened | Refusal:
-    """Verify, claim, list: IN-USE is for right credentials only, and a listing older than the claim would be stale."""
+    """
+    Verify, claim, list: IN-USE is for right credentials only, and a listing older than the claim would be stale.
+
+    A user whose password was verified lately is claimed for before the verification, whose listing of the mailbox is
+    then young enough to be the session's too: one trip to the disk instead of two, and no word to the client before
+    the verification.
+    """
     began = time.monotonic()
+    claim: Claim | None = None
     try:
         trouble = world.store_trouble()
         if trouble is not None:
             raise Unavailable(trouble)
-        verdict = await world.disk.run(world.authenticator.verify, ask.user, ask.password)
-        if isinstance(verdict, No):
-            return WRONG
-        mailbox = verdict.mailbox
-        if verdict.locked or world.is_domain_locked(mailbox.key.partition("/")[0]):
+        in_use: InUse | None = None
+        recalled = world.authenticator.recall(ask.user, ask.password)
+        if recalled is not None:
+            try:
+                claim = await world.claims.take(recalled.key)
+            except InUse as error:
+                in_use = error
+        verified = await world.disk.run(_verify, world.authenticator, ask)
+        if isinstance(verified, No):
+            return await _give_up(world, claim, WRONG)
+        mailbox, is_locked, snapshot, has_litter = verified
+        if is_locked or world.is_domain_locked(mailbox.key.partition("/")[0]):
             raise Locked(f"{mailbox.key} or its domain is locked")
-        claim = await world.claims.take(mailbox.key)
-        try:
+        if in_use is not None and recalled == mailbox:
+            raise in_use
+        if claim is None or claim.mailbox != mailbox.key:
+            if claim is not None:
+                await world.claims.drop(claim)
+            claim = await world.claims.take(mailbox.key)
             snapshot, has_litter = await world.disk.run(_list, mailbox)
-        except BaseException:
-            await world.claims.drop(claim)
-            raise
         return Opened(mailbox, claim, snapshot, has_litter)
     except Exception as error:  # noqa: BLE001 (whatever it was, the client gets one reply and the operator the rest)
-        return _refusal(error, "open", user=ask.user)
+        return await _give_up(world, claim, _refusal(error, "open", user=ask.user))
     finally:
         world.observe("open", time.monotonic() - began)
+
+
+async def _give_up(world: World, claim: Claim | None, refusal: Refusal) -> Refusal:
+    if claim is not None:
+        await world.claims.drop(claim)
+    return refusal
 
 
 async def fetch(world: World, opened: Opened, ask: Fetch) -> Started | Refusal:
@@ -131,6 +152,14 @@ async def close(world: World, opened: Opened) -> None:
 
 def _sweep_failed(failure: Failure, mailbox: str) -> None:
     journal.failure("sweep_failed", failure.value, mailbox=mailbox)
+
+
+def _verify(authenticator: Authenticator, ask: Open) -> tuple[Mailbox, bool, Snapshot, bool] | No:
+    verdict = authenticator.verify(ask.user, ask.password)
+    if isinstance(verdict, No):
+        return verdict
+    mailbox, listing = verdict
+    return mailbox, locked_in(listing), mailbox.snapshot(listing), bool(mailbox.litter(listing))
 
 
 def _list(mailbox: Mailbox) -> tuple[Snapshot, bool]:
