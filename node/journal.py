@@ -22,11 +22,15 @@ _log = logging.getLogger("mailroot")
 class _Line(logging.Formatter):
     """``time LEVEL event key=value …``."""
 
+    _second = 0
+    _stamp = ""
+
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; a traceback, where there is one, follows it."""
-        whole = time.localtime(record.created)
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", whole)
-        line = f"{stamp}.{int(record.msecs):03d} {record.levelname} {record.getMessage()}"
+        second = int(record.created)
+        if second != self._second:
+            self._second, self._stamp = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(second))
+        line = f"{self._stamp}.{int(record.msecs):03d} {record.levelname} {record.getMessage()}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -37,6 +41,9 @@ def start(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [target]
     root.setLevel(level)
+    # What a record needs none of: looking for the caller alone costs as much as the line (logging's own advice).
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # noqa: SLF001
     # What Twisted has to say (an exception in a callback, most of all) goes the same way.
     globalLogBeginner.beginLoggingTo([cast("Any", STDLibLogObserver())], discardBuffer=True, redirectStandardIO=False)
     logging.getLogger("twisted").setLevel(logging.WARNING)

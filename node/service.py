@@ -105,10 +105,18 @@ class Node:
 
         self.reactor = cast("Any", reactor)
         self.disk = pools.ThreadPool(
-            "mail store", self.reactor, threads=pools.DISK_THREADS, seconds_max=pools.DISK_SECONDS_MAX
+            "mail store",
+            self.reactor,
+            threads=pools.DISK_THREADS_MAX,
+            seconds_max=pools.DISK_SECONDS_MAX,
+            call_soon=self._loop.call_soon,
         )
         self.ledger_pool = pools.ThreadPool(
-            "ledger", self.reactor, threads=pools.LEDGER_THREADS, seconds_max=pools.LEDGER_SECONDS_MAX
+            "ledger",
+            self.reactor,
+            threads=pools.LEDGER_THREADS_MAX,
+            seconds_max=pools.LEDGER_SECONDS_MAX,
+            call_soon=self._loop.call_soon,
         )
         self.store = MailStore(config.mail_store, found.store_id, NameSource())
         incarnation = secrets.token_hex(6)
