@@ -14,7 +14,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from aiosmtpd.smtp import SMTP, Session, syntax
 from aiosmtpd.smtp import Envelope as Transaction
@@ -126,9 +126,8 @@ class MailServer(SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the connection; one too many is told so and closed."""
-        if len(self._connections) >= CONNECTIONS_MAX and isinstance(transport, asyncio.WriteTransport):
-            transport.write(b"421 4.3.2 too many connections, try again later\r\n")
-            transport.close()
+        if len(self._connections) >= CONNECTIONS_MAX:
+            _dismiss(transport, b"421 4.3.2 too many connections, try again later\r\n")
         self._connections.add(self)
         super().connection_made(transport)
 
@@ -137,11 +136,19 @@ class MailServer(SMTP):
         self._connections.discard(self)
         super().connection_lost(error)
 
+    def eof_received(self) -> bool | None:
+        """
+        Close when the client closes: upstream ends the conversation here and leaves the rest to it.
+
+        A conversation that has not begun (connect and close at once, as balancers probe) would leave it undone.
+        """
+        super().eof_received()
+        return False
+
     def end(self) -> None:
         """Close the connection if no delivery is under way (the node stops)."""
-        if not self.busy and self.transport is not None and isinstance(self.transport, asyncio.WriteTransport):
-            self.transport.write(b"421 4.3.2 the service is stopping, try again later\r\n")
-            self.transport.close()
+        if not self.busy and self.transport is not None:
+            _dismiss(self.transport, b"421 4.3.2 the service is stopping, try again later\r\n")
 
     async def handle_exception(self, error: Exception) -> str:
         """Answer a bug with a temporary failure: the mail stays with the client."""
@@ -318,6 +325,12 @@ def _failure_reply(error: BaseException, reference: str) -> str:
         return f"452 4.2.2 {error.public} (ref {reference})"
     text = error.public if isinstance(error, StoreError) else "internal failure, try again later"
     return f"451 4.3.0 {text} (ref {reference})"
+
+
+def _dismiss(transport: asyncio.BaseTransport, reply: bytes) -> None:
+    # A cast, because uvloop's transports are no subclasses of asyncio's.
+    cast("asyncio.WriteTransport", transport).write(reply)
+    transport.close()
 
 
 def _peer(session: Session | None) -> str:

@@ -56,7 +56,8 @@ def normal_local(text: str) -> str:
 
     :raises Refused: empty, too long, or with a character that the seed's table prohibits.
     """
-    local = unicodedata.normalize("NFC", text).lower()
+    # Composed again after the lower case: J with a caron has no composed form, j with a caron has.
+    local = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
     bad = sorted(PROHIBITED.intersection(local))
     if bad:
         message = f"the mailbox name {text!r} has the prohibited characters {' '.join(bad)}; leave them out"

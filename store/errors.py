@@ -54,6 +54,12 @@ class LeaseLapsed(Unavailable):
     public = "session expired, nothing was removed"
 
 
+class HalfRemoved(LeaseLapsed):
+    """The same in the middle of a removal: what was removed stays removed, the rest stays."""
+
+    public = "session expired, only some of the marked messages were removed"
+
+
 class InUse(StoreError):
     """Another session holds the claim on the mailbox."""
 

@@ -25,7 +25,7 @@ from threading import Lock as ThreadLock
 from attrs import frozen
 
 from store import files
-from store.errors import LeaseLapsed, Missing, Unavailable
+from store.errors import HalfRemoved, LeaseLapsed, Missing, Unavailable
 from store.message import Message, Snapshot, canonical, foreign_uid, is_foreign, message_name, read_name
 from store.names import NameSource
 
@@ -243,13 +243,13 @@ class Mailbox:
 
         :param still_ours: the last look before each unlink (I5); a process that slept between two of them
             stops at the next.
-        :raises LeaseLapsed: it said no; what was not removed yet stays.
+        :raises LeaseLapsed: it said no; what was not removed yet stays (HalfRemoved: some was).
         """
         left: list[Message] = []
-        for message in messages:
+        for index, message in enumerate(messages):
             if not still_ours():
                 detail = f"mailbox {self.key}: the lease lapsed during the removal; the rest was not removed"
-                raise LeaseLapsed(detail)
+                raise (HalfRemoved if index else LeaseLapsed)(detail)
             try:
                 if not files.unlink(f"{self.path}/{message.name}") and not files.is_directory(self.path):
                     left.append(message)

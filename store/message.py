@@ -54,9 +54,15 @@ def is_foreign(name: str) -> bool:
 
 
 def foreign_uid(name: str) -> str:
-    """Return the UIDL of another program's message: its name without ``.eml``, or a hash where POP3 can't say it."""
+    """
+    Return the UIDL of another program's message: its name without ``.eml``, or a hash where POP3 can't say it.
+
+    A hash for ``.EML`` too: on a share that knows cases, it may lie beside an ``.eml`` of the same stem (I3).
+    """
     stem = name[: -len(MESSAGE_SUFFIX)]
-    return stem if _UID_SAFE.fullmatch(stem) else sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    if name.endswith(MESSAGE_SUFFIX) and _UID_SAFE.fullmatch(stem):
+        return stem
+    return sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def canonical(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:

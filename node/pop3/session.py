@@ -27,6 +27,8 @@ from store.message import Message, Snapshot
 
 REFUSALS_MAX = 10  # Replies of -ERR to junk or wrong passwords on one connection; then it ends.
 
+FOLLOWING = 3  # Messages named beside the one a client asks for; clients read in the order of the listing.
+
 AUTHORIZATION: Final = "AUTHORIZATION"
 TRANSACTION: Final = "TRANSACTION"
 
@@ -42,10 +44,15 @@ class Open(NamedTuple):
 
 
 class Fetch(NamedTuple):
-    """Ask for a message, or for its header and the first ``body_lines`` lines of its body."""
+    """
+    Ask for a message, or for its header and the first ``body_lines`` lines of its body.
+
+    ``following`` are the next few messages of the listing: what a client most likely asks for next.
+    """
 
     message: Message
     body_lines: int | None
+    following: tuple[Message, ...] = ()
 
 
 class Remove(NamedTuple):
@@ -201,18 +208,17 @@ class Session:
     def _list(self, command: Command) -> Reply:
         if command.argument:
             return self._one(command, lambda number, message: ok(f"{number} {message.octets}"))
-        return self._all([b"%d %d\r\n" % (n, m.octets) for n, m in enumerate(self._snapshot.messages, 1)])
+        return self._all([f"{n} {m.octets}\r\n" for n, m in enumerate(self._snapshot.messages, 1)])
 
     def _uidl(self, command: Command) -> Reply:
         if command.argument:
             return self._one(command, lambda number, message: ok(f"{number} {message.uid}"))
-        return self._all([f"{n} {m.uid}\r\n".encode("ascii") for n, m in enumerate(self._snapshot.messages, 1)])
+        return self._all([f"{n} {m.uid}\r\n" for n, m in enumerate(self._snapshot.messages, 1)])
 
-    def _all(self, lines: list[bytes]) -> Reply:
+    def _all(self, lines: list[str]) -> Reply:
         for index in sorted(self._marked, reverse=True):
             del lines[index]
-        lines.append(END_OF_MESSAGE)
-        return Reply(b"+OK\r\n", b"".join(lines))
+        return Reply(b"+OK\r\n", "".join(lines).encode("ascii") + END_OF_MESSAGE)
 
     def _one(self, command: Command, answer: Callable[[int, Message], Reply]) -> Reply:
         index = self._index(command.argument)
@@ -222,7 +228,10 @@ class Session:
 
     def _retr(self, command: Command) -> Reply | Ask:
         index = self._index(command.argument)
-        return self._no_message() if index is None else Fetch(self._snapshot.messages[index], None)
+        if index is None:
+            return self._no_message()
+        messages = self._snapshot.messages
+        return Fetch(messages[index], None, messages[index + 1 : index + 1 + FOLLOWING])
 
     def _top(self, command: Command) -> Reply | Ask:
         number, _, lines = command.argument.partition(b" ")
