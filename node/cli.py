@@ -108,11 +108,11 @@ def _load(options: argparse.Namespace) -> configuration.Config:
 
 def _lab(options: argparse.Namespace) -> int:
     try:
-        from node import lab  # noqa: PLC0415 (needs the extra `lab`)
+        from node import tour  # noqa: PLC0415 (needs the extra `lab`)
     except ImportError as error:
         print(f"mailroot: the lab needs {error.name}: pip install 'mailroot[lab]', or: make install", file=sys.stderr)
         return EXIT_REFUSED
-    return lab.check(options.nodes) if options.check else lab.show(options.nodes)
+    return tour.check(options.nodes) if options.check else tour.show(options.nodes)
 
 
 def _node(options: argparse.Namespace) -> int:

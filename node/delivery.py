@@ -3,18 +3,17 @@ Mail in: LMTP (RFC 2033) and SMTP (RFC 5321) on aiosmtpd, on the reactor's own l
 
 Guarantees  I2: 250 only when every byte and the name are durable for that recipient. I6: needs no claim and no ledger:
             domains come from the replica, mailboxes from the store. The end of a message is CRLF.CRLF and nothing
-            else, so no client can smuggle a second message past us. A message is held in memory up to
-            SPOOL_OCTETS; the rest waits in an unnamed local file.
+            else, so no client can smuggle a second message past us. A small message waits in memory, a large one in
+            an unnamed local file (spool.py).
 Fails with  4xx for what a retry can help, 5xx for what it can't; a bug is 451.
 Knows       aiosmtpd, the store through the disk pool. Nothing of POP3.
 """
 
 import asyncio
 import socket
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from typing import IO, Any, cast
+from collections.abc import Callable
+from typing import Any, cast
 
 from aiosmtpd.smtp import SMTP, Session, syntax
 from aiosmtpd.smtp import Envelope as Transaction
@@ -23,14 +22,14 @@ from attrs import frozen
 from node import journal
 from node.envelope import Envelope, trace
 from node.pools import Pool
+from node.spool import Spool
 from store.address import Address
 from store.domain import MailStore
 from store.errors import Full, Missing, Refused, StoreError, Unavailable
-from store.mailbox import CHUNK_OCTETS, Mailbox
+from store.mailbox import Mailbox
 from store.message import Message
 
 MESSAGE_OCTETS_MAX = 50_000_000  # 50 MB, as the larger mail services allow.
-SPOOL_OCTETS = 256 * 1024  # Messages up to this size never touch the node's own disk.
 LINE_OCTETS = 64 * 1024  # What aiosmtpd's reader holds at once; a message line may be longer, a command may not.
 RECIPIENTS_MAX = 1000  # RFC 5321 section 4.5.3.1.8: at least 100.
 CONNECTIONS_MAX = 500  # Per listener's kind and node process.
@@ -50,56 +49,6 @@ class Inbound:
     count: Callable[[str, str], None]
     observe: Callable[[str, float], None]
     octets_max: int = MESSAGE_OCTETS_MAX
-
-
-class Spool:
-    """The content of one message between DATA and its mailboxes."""
-
-    def __init__(self, disk: Pool) -> None:
-        self._disk = disk
-        self._memory: list[bytes] = []
-        self._in_memory = 0
-        self._file: IO[bytes] | None = None
-        self.octets = 0
-
-    async def add(self, line: bytes) -> None:
-        """Append to the content."""
-        self._memory.append(line)
-        self._in_memory += len(line)
-        self.octets += len(line)
-        if self._in_memory > SPOOL_OCTETS:
-            await self._disk.run(self._write_out).asFuture(asyncio.get_running_loop())
-
-    def chunks(self, heading: bytes) -> Iterator[bytes]:
-        """Yield a heading and the content, in chunks of about CHUNK_OCTETS. Blocking, repeatable."""
-        parts, size = [heading], len(heading)
-        if self._file is not None:
-            yield heading
-            parts, size = [], 0
-            self._file.seek(0)
-            while chunk := self._file.read(CHUNK_OCTETS):
-                yield chunk
-        for part in self._memory:
-            parts.append(part)
-            size += len(part)
-            if size >= CHUNK_OCTETS:
-                yield b"".join(parts)
-                parts, size = [], 0
-        if parts:
-            yield b"".join(parts)
-
-    def close(self) -> None:
-        """Forget the content."""
-        self._memory.clear()
-        if self._file is not None:
-            self._file.close()
-
-    def _write_out(self) -> None:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (close() closes it)
-        self._file.write(b"".join(self._memory))
-        self._memory.clear()
-        self._in_memory = 0
 
 
 class MailServer(SMTP):

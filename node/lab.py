@@ -1,27 +1,22 @@
 """
-The lab: an embedded ledger, a fresh store and several nodes on loopback; and a story that shows that they work.
+The lab: an embedded ledger, a fresh store and several nodes on loopback, for the tour, the tests and the benchmark.
 
-Guarantees  nothing is left: no process, no file. Only processes that the lab started are ever killed.
-Knows       processes, ports and the clients of the standard library. The tests use the same class.
+Guarantees  only processes that the lab started are ever signalled, and stop() ends them all.
+Knows       processes, ports and the clients of the standard library.
 """
 
-import contextlib
-import os
 import poplib
-import shutil
 import signal
 import smtplib
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 import yaml
 from attrs import define, frozen
@@ -183,7 +178,7 @@ class Lab:
         wait_until(lambda: self._all_accept(DOMAIN), "the nodes never learned the domain")
 
     def _all_accept(self, domain: str) -> bool:
-        return all(_accepts(node, f"ada@{domain}") for node in self.nodes if node.process is not None)
+        return all(accepts(node, f"ada@{domain}") for node in self.nodes if node.process is not None)
 
     def stop(self) -> None:
         """Stop everything that the lab started."""
@@ -235,7 +230,8 @@ def deliver(node: LabNode, recipient: str, text: str) -> str:
         return reply.decode().rpartition(" ")[2]
 
 
-def _accepts(node: LabNode, recipient: str) -> bool:
+def accepts(node: LabNode, recipient: str) -> bool:
+    """Tell whether a node takes mail for a recipient."""
     try:
         with smtplib.LMTP("127.0.0.1", node.ports.lmtp, local_hostname="lab") as client:
             client.ehlo_or_helo_if_needed()
@@ -255,194 +251,3 @@ def login(port: int, user: str, password: str) -> poplib.POP3:
         client.close()
         raise
     return client
-
-
-def _refusal(port: int, user: str, password: str) -> str:
-    """Return why a login is refused, or "" where it is not."""
-    try:
-        login(port, user, password).quit()
-    except (poplib.error_proto, OSError) as error:
-        return str(error)
-    return ""
-
-
-@contextlib.contextmanager
-def _running(nodes: int, *, fixed_ports: bool) -> Iterator[Lab]:
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
-    directory = Path(tempfile.mkdtemp(prefix="mailroot-lab-"))
-    lab = Lab(directory, nodes=nodes, fixed_ports=fixed_ports)
-    try:
-        lab.start()
-        lab.populate()
-        yield lab
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        lab.stop()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def show(nodes: int) -> int:
-    """Run the lab until Ctrl-C."""
-    print("Starting a ledger and", nodes, "nodes …", flush=True)
-    try:
-        with _running(nodes, fixed_ports=True) as lab:
-            for number, node in enumerate(lab.nodes, 1):
-                text = f"From: {node.name}@example.net\r\nSubject: Hello from {node.name}\r\n\r\nMessage {number} came in at {node.name}."
-                deliver(node, f"ada@{DOMAIN}", text)
-            print(screen(lab), flush=True)
-            while True:
-                signal.pause()
-    except KeyboardInterrupt:
-        print("\nStopped; nothing is left running.")
-        return 0
-    except RuntimeError as error:
-        print(f"mailroot lab: {error}", file=sys.stderr)
-        return 1
-
-
-def screen(lab: Lab) -> str:
-    """Return the one screen that a newcomer needs."""
-    bin_directory = os.path.relpath(Path(sys.executable).parent)
-    victim = lab.nodes[1]
-    pid = victim.process.pid if victim.process is not None else 0
-    lines = [
-        "",
-        "Mailroot lab: " + f"{len(lab.nodes)} nodes, one mail store, one ledger. Ctrl-C ends it and leaves nothing.",
-        "",
-        f"  POP3, any node   127.0.0.1:{lab.shared_port}   (the kernel picks a node; a killed one drops out by itself)",
-        "",
-        "           POP3    LMTP    SMTP    HTTP (/readyz /metrics)    process",
-    ]
-    for node in lab.nodes:
-        ports = node.ports
-        lines.append(
-            f"  {node.name}    {ports.pop3:<7} {ports.lmtp:<7} {ports.smtp:<7} {ports.http:<26} "
-            f"{node.process.pid if node.process else '-'}"
-        )
-    lines += [
-        "",
-        "  accounts: " + ", ".join(f"{name}@{DOMAIN} / {password}" for name, password in ACCOUNTS.items()),
-        f"  alias:    postmaster@{DOMAIN} -> ada@{DOMAIN}",
-        f"  store:    {lab.store}",
-        "",
-        "Try, in another terminal:",
-        f"  1. read a message      curl -u ada@{DOMAIN}:lovelace pop3://127.0.0.1:{lab.shared_port}/1",
-        f"  2. kill a node         kill -9 {pid}    then 1. again, and:",
-        f"                         {bin_directory}/mailroot cluster status --config {lab.config_path}",
-        f"  3. make a mailbox      {bin_directory}/winpop add eve@{DOMAIN} /createuser secret --config {lab.config_path}",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-class _Story:
-    """Prints each step with its time, and remembers whether one failed."""
-
-    def __init__(self) -> None:
-        self.failed = False
-
-    def step(self, text: str, work: Callable[[], str]) -> None:
-        began = time.monotonic()
-        try:
-            detail = work()
-            mark = "ok  "
-        except (AssertionError, RuntimeError, OSError, poplib.error_proto, smtplib.SMTPException) as error:
-            detail, mark, self.failed = f"{type(error).__name__}: {error}", "FAIL", True
-        print(f"  {mark} {time.monotonic() - began:6.2f} s  {text}" + (f"  ({detail})" if detail else ""), flush=True)
-
-
-def check(nodes: int) -> int:
-    """Tell the whole story once; return 0 where every step came out as promised."""
-    story = _Story()
-    began = time.monotonic()
-    print("Mailroot lab, the whole story once:", flush=True)
-    try:
-        with _running(max(nodes, 3), fixed_ports=False) as lab:
-            print(
-                f"  ok   {time.monotonic() - began:6.2f} s  a ledger, a store and {len(lab.nodes)} nodes are up",
-                flush=True,
-            )
-            _tell(lab, story)
-    except RuntimeError as error:
-        print(f"  FAIL the lab does not start: {error}")
-        return 1
-    print("FAILED" if story.failed else "Everything as promised.", flush=True)
-    return 1 if story.failed else 0
-
-
-def _tell(lab: Lab, story: _Story) -> None:
-    first, second, third = lab.nodes[:3]
-    user, password = f"ada@{DOMAIN}", ACCOUNTS["ada"]
-    accepted: list[str] = []
-
-    def step_deliver() -> str:
-        accepted.extend(deliver(first, user, f"Subject: {number}\r\n\r\nmessage {number}") for number in range(3))
-        return f"{len(accepted)} accepted"
-
-    def step_read() -> str:
-        session = login(second.ports.pop3, user, password)
-        listed = [line.split()[1].decode() for line in session.uidl()[1]]
-        require(listed == accepted, f"listed {listed}, accepted {accepted}")
-        body = session.retr(1)[1]
-        require(body[-1] == b"message 0", f"read {body[-1]!r}")
-        refusal = _refusal(third.ports.pop3, user, password)
-        require("[IN-USE]" in refusal, f"node 3 said {refusal!r}")
-        session.dele(1)
-        session.quit()
-        accepted.pop(0)
-        return f"meanwhile {third.name} says [IN-USE]"
-
-    def step_elsewhere() -> str:
-        session = login(third.ports.pop3, f"postmaster@{DOMAIN}", password)
-        count = session.stat()[0]
-        session.quit()
-        require(count == len(accepted), f"{count} messages, expected {len(accepted)}")
-        return "by its alias"
-
-    def step_kill() -> str:
-        session = login(second.ports.pop3, user, password)
-        session.dele(1)  # Marked, never removed: there is no QUIT.
-        second.kill()
-        session.close()
-        seconds = wait_until(lambda: not _refusal(first.ports.pop3, user, password), "the mailbox never opened again")
-        require(seconds <= 2.0, f"it took {seconds:.2f} s")  # noqa: PLR2004 (docs/FAILURES.md)
-        return f"open at {first.name} {seconds:.2f} s after the kill"
-
-    def step_nothing_lost() -> str:
-        accepted.append(deliver(third, user, "Subject: later\r\n\r\nlater"))
-        session = login(lab.shared_port, user, password)
-        listed = [line.split()[1].decode() for line in session.uidl()[1]]
-        session.quit()
-        require(listed == accepted, f"listed {listed}, accepted {accepted}")
-        return f"{len(listed)} accepted and not removed, all there"
-
-    def step_domain() -> str:
-        lab.admin().add_domain("example.org")
-        lab.admin().add_mailbox("new@example.org", "secret")
-        wait_until(lambda: _accepts(third, "new@example.org"), "node 3 never learned the domain")
-        return ""
-
-    def step_back() -> str:
-        second.start()
-        lab.wait_until_ready()
-        session = login(second.ports.pop3, user, password)
-        session.quit()
-        return ""
-
-    story.step(f"deliver at {first.name} by LMTP", step_deliver)
-    story.step(f"read and remove at {second.name}", step_read)
-    story.step(f"{third.name} sees the removal", step_elsewhere)
-    story.step(f"SIGKILL {second.name}, which holds the claim", step_kill)
-    story.step("nothing is lost, what was marked without QUIT too", step_nothing_lost)
-    story.step(f"a domain added at {first.name} is received at {third.name}", step_domain)
-    story.step(f"{second.name} comes back", step_back)
-
-
-def require(condition: bool, or_else: str) -> None:  # noqa: FBT001 (it reads as an assertion)
-    """Fail a step."""
-    if not condition:
-        raise AssertionError(or_else)

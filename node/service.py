@@ -10,7 +10,6 @@ Fails with  StoreError and OSError before the reactor runs, each with a sentence
 import asyncio
 import gc
 import os
-import resource
 import secrets
 import socket
 import time
@@ -31,7 +30,8 @@ from node.delivery import Inbound, LmtpServer, MailServer, listen
 from node.pop3.asks import World
 from node.pop3.server import Pop3Factory
 from node.replica import Replica
-from store import files, identity
+from node.startup import allow_many_connections, bind, check_store
+from store import identity
 from store.claim import BEAT_SECONDS, GRACE_SECONDS, LEASE_TTL_SECONDS, ClaimTable
 from store.domain import MailStore
 from store.errors import LedgerUnavailable, Misconfigured, StoreError
@@ -43,46 +43,8 @@ from store.registry import Registry
 DRAIN_SECONDS = 30.0  # How long a stopping node waits for its sessions; a balancer's drain is about as long.
 STORE_LOOK_SECONDS = 5.0  # How soon a share that went away is noticed without a client's help.
 HOUSEKEEPING_SECONDS = 1.0
-BACKLOG = 1024  # Connections the kernel keeps while the reactor is busy.
 GARBAGE_THRESHOLDS = (20_000, 20, 20)  # Sessions make few cycles; Python's default of 700 costs some per cent.
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
-
-
-def check_store(config: Config) -> identity.Identity:
-    """Verify the marker and that the store can be written. :raises StoreError: with the fix."""
-    found = identity.verify(config.mail_store, config.guid, config.method)
-    try:
-        probe = files.Draft(config.mail_store, f".tmp-probe-{secrets.token_hex(8)}")
-        probe.write(b"probe")
-        probe.discard()
-    except (StoreError, OSError) as error:
-        raise Misconfigured(
-            f"{config.mail_store} can't be written by user id {os.getuid()}: {error}. "
-            "Give the nodes' account write access to the share, then start again"
-        ) from error
-    return found
-
-
-def bind(address: Address, key: str, *, reuse_port: bool) -> socket.socket:
-    """Return a listening socket. :raises Misconfigured: the port is taken or forbidden, with the fix."""
-    family, kind, _, _, where = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0]
-    listener = socket.socket(family, kind)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind(where)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise Misconfigured(
-            f"{key}: can't listen at {address[0]}:{address[1]}: {error.strerror}. "
-            "Another program has the port, or ports under 1024 need CAP_NET_BIND_SERVICE"
-        ) from error
-    return listener
 
 
 class Node:
@@ -215,15 +177,9 @@ class Node:
 
     # Running
 
-    @staticmethod
-    def _allow_many_connections() -> None:
-        """Ask the kernel for as many descriptors as it lets us have: each connection is one."""
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit status, which is not 0 where the node gave up by itself."""
-        self._allow_many_connections()
+        allow_many_connections()
         # What is loaded by now stays; the collector need not look at it again, nor at young objects every 700.
         gc.freeze()
         gc.set_threshold(*GARBAGE_THRESHOLDS)
