@@ -138,6 +138,20 @@ def _store_init(options: argparse.Namespace) -> int:
 
 
 def _deliver(options: argparse.Namespace) -> int:
+    """Deliver; what is not the mail's own fault, a share that is not mounted or a bug, leaves it with the MTA (I9)."""
+    try:
+        print(_delivered(options))
+    except (Missing, Refused) as error:
+        print(f"mailroot: {error.detail}", file=sys.stderr)
+        return EXIT_NO_USER if isinstance(error, Missing) else EXIT_REFUSED
+    except Exception as error:  # noqa: BLE001 (an MTA returns the mail to its sender for every code but 75)
+        detail = error.detail if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
+        print(f"mailroot: {detail}", file=sys.stderr)
+        return EXIT_LATER
+    return 0
+
+
+def _delivered(options: argparse.Namespace) -> str:
     from node.envelope import Envelope, trace  # noqa: PLC0415
     from store import identity  # noqa: PLC0415
     from store.address import Address  # noqa: PLC0415
@@ -149,16 +163,10 @@ def _deliver(options: argparse.Namespace) -> int:
     marker = identity.verify(settings.mail_store, settings.guid, settings.method)
     store = MailStore(settings.mail_store, marker.store_id, NameSource())
     envelope = Envelope(sender=options.sender, helo="localhost", peer="local", protocol="local", node=settings.node)
-    try:
-        mailbox = store.find(Address.parse(options.recipient))
-        heading = trace(envelope, options.recipient)
-        body = iter(lambda: sys.stdin.buffer.read(CHUNK_OCTETS), b"")
-        message = mailbox.deliver(store.names, _limited(heading, body, settings.octets_max))
-    except (Missing, Refused) as error:
-        print(f"mailroot: {error.detail}", file=sys.stderr)
-        return EXIT_NO_USER if isinstance(error, Missing) else EXIT_REFUSED
-    print(message.uid)
-    return 0
+    mailbox = store.find(Address.parse(options.recipient))
+    heading = trace(envelope, options.recipient)
+    body = iter(lambda: sys.stdin.buffer.read(CHUNK_OCTETS), b"")
+    return mailbox.deliver(store.names, _limited(heading, body, settings.octets_max)).uid
 
 
 def _limited(heading: bytes, chunks: Iterator[bytes], octets_max: int) -> Iterator[bytes]:
