@@ -1,178 +1,240 @@
 """
-What a POP3 session costs: CPU-ms of one node process, beside Dovecot tuned and with its session lock.
-
-    check   USER PASS STAT UIDL LIST QUIT on 20 messages of 10 KiB
-    fetch   the same and three RETR
-
-The rounds alternate between the servers, so that a machine whose speed drifts moves both; read the ratios.
-Passwords were verified before (both servers remember them). bench/README.md explains the rest.
+What a session costs: Mailroot beside a tuned Dovecot, in one run on one machine. See README.md beside this file.
 """
 
 import argparse
+import contextlib
 import json
-import os
-import poplib
+import platform
 import resource
 import shutil
-import smtplib
-import socket
-import statistics
-import subprocess
+import signal
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
+from types import FrameType
 
-from peers import DOMAIN, MESSAGE, PASSWORD, Dovecot, Mailroot, dovecot_is_installed, resident_octets
+import parts
+import usage
+from parts import Figure, Options
+from peers import INSTALL_DOVECOT, LMTP_CLIENTS, Dovecot, Mailboxes, Mailroot, dovecot_version
 
-MAILBOXES, MESSAGES = 200, 20
-KINDS = ("check", "fetch")
-IDLE_SESSIONS = 2000
-LARGE = 20_000
-DELIVERIES = 500
+PARTS = ("sessions", "idle", "big", "lmtp")
+SPARE_PROCESSES = 8  # Dovecot's POP3 processes beyond one for each client.
+DESCRIPTION = """\
+Measure what POP3 sessions cost Mailroot, and a tuned Dovecot beside it, alternating in one run.
+
+  sessions   processor time of one session, and sessions a second, at 32 clients that wait for each reply:
+               check   USER PASS STAT UIDL LIST QUIT, 20 messages of 10 KiB
+               fetch   the same and three RETR before QUIT
+  idle       memory that a logged-in, idle session adds
+  big        a mailbox of 20,000 messages: from PASS to the reply of STAT
+  lmtp       processor time of one durable delivery of 10 KiB
+"""
+EPILOG = """\
+examples:
+  bench/session_cost.py                             everything, some minutes
+  bench/session_cost.py --only sessions --rounds 3  the two figures that matter most, about a minute
+  bench/session_cost.py --json > before.json        for a comparison; progress goes to standard error
+
+Run it on an idle machine, and trust the ratios more than the milliseconds. Nothing is left behind: all files lie
+in one directory under the temporary directory (TMPDIR), and every process is ended.
+"""
+NOTES = """\
+How to read it: median (least-most) of the rounds; the ratio is that of the medians (least-most of one round).
+Passwords were remembered (Mailroot) and cached (Dovecot) before the measuring began: no password hash is in here.
+Mailroot's processor time is its one node process, all threads; the ledger's is the line beside it. Dovecot's is its
+whole process tree: master, log, config, anvil, stats, auth, pop3-login, pop3, lmtp, ended ones included."""
 
 
-def run_load(port: int, kind: str, sessions: int, domain: str) -> float:
-    """Run the clients in a process of their own; return the seconds."""
-    load = [
-        sys.executable,
-        str(Path(__file__).parent / "load.py"),
-        str(port),
-        kind,
-        str(sessions),
-        str(MAILBOXES),
-        domain,
-    ]
-    return float(subprocess.run(load, check=True, stdout=subprocess.PIPE).stdout)
+OTHERS_SHARE_MAX = 0.1
+BUSY = """
+BUSY MACHINE: do not quote these figures. Other programs slow Dovecot's many processes more than Mailroot's one, so
+the ratio comes out too good (measured: 0.45 became 0.34 with two busy loops beside). Run it again on an idle machine.
+"""
 
 
-def measure(servers: list[Mailroot | Dovecot], sessions: int, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Return for each server and kind the CPU-ms per session, and for ``<kind>/s`` the sessions per second, of each round."""
-    figures: dict[str, dict[str, list[float]]] = {server.name: {} for server in servers}
-    for server in servers:
-        for kind in KINDS:
-            run_load(server.port, kind, MAILBOXES, server.domain)
-    for number in range(rounds):
-        for kind in KINDS:
-            for server in servers:
-                print(f"\rround {number + 1}/{rounds} {kind} {server.name}   ", end="", file=sys.stderr, flush=True)
-                before = server.seconds()
-                seconds = run_load(server.port, kind, sessions, server.domain)
-                cost = (server.seconds() - before) * 1000 / sessions
-                figures[server.name].setdefault(kind, []).append(cost)
-                figures[server.name].setdefault(f"{kind}/s", []).append(sessions / seconds)
-    print("\r\x1b[K", end="", file=sys.stderr)
+def main() -> int:
+    """Run the command line."""
+    options = _options()
+
+    def say(text: str) -> None:
+        print(f"  {text}", file=sys.stderr, flush=True)
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    version = None if options.no_dovecot else dovecot_version()
+    if version is None and not options.no_dovecot:
+        print(INSTALL_DOVECOT, file=sys.stderr)
+    neighbours = usage.Neighbours()
+    try:
+        figures = _measure(options, neighbours, with_dovecot=version is not None, say=say)
+    except KeyboardInterrupt:
+        print("Interrupted; nothing is left running.", file=sys.stderr)
+        return 130
+    except (RuntimeError, OSError) as error:
+        print(f"session_cost: {error}", file=sys.stderr)
+        return 1
+    facts = parts.machine() | {
+        "others_share": neighbours.share,
+        "python": platform.python_version(),
+        "dovecot": version,
+    }
+    if options.json:
+        print(json.dumps({"machine": facts, "figures": {f.name: f.told() for f in figures}}, indent=2))
+    else:
+        print(_table(figures, facts))
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+    def number(name: str, default: int, text: str) -> None:
+        parser.add_argument(name, type=_positive, default=default, metavar="N", help=f"{text} ({default})")
+
+    parser.add_argument("--only", action="append", choices=PARTS, help="measure this part; may be repeated (all)")
+    parser.add_argument("--no-dovecot", action="store_true", help="measure Mailroot alone")
+    parser.add_argument("--json", action="store_true", help="for scripts: all values of all rounds")
+    number("--rounds", 5, "rounds of check and fetch, the servers in turns")
+    number("--sessions", 4000, "sessions of one round of check; half as many of fetch")
+    number("--clients", 32, "clients at once")
+    number("--mailboxes", 200, "mailboxes")
+    number("--messages", 20, "messages in each")
+    number("--idle", 2000, "idle sessions at Mailroot, each on a mailbox of its own")
+    number("--idle-dovecot", 200, "idle sessions at Dovecot: each is a process there")
+    number("--big", 20_000, "messages of the large mailbox")
+    number("--deliveries", 800, "deliveries of one round")
+    options = parser.parse_args()
+    if options.clients > options.mailboxes // 2:
+        parser.error("--clients: at most half of --mailboxes, or sessions would meet at one mailbox's lock")
+    if options.messages < 3:
+        parser.error("--messages: at least 3, which fetch reads")
+    options.only = options.only or list(PARTS)
+    return options
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("needs a number above 0")
+    return number
+
+
+def _measure(
+    options: argparse.Namespace, neighbours: usage.Neighbours, *, with_dovecot: bool, say: parts.Say
+) -> list[Figure]:
+    octets = parts.MESSAGE_OCTETS
+    boxes = Mailboxes("box", options.mailboxes, options.messages, octets, share=False)
+    idle = Mailboxes("idle", max(options.idle, options.idle_dovecot), options.messages, octets, share=True)
+    big = Mailboxes("big", 1, options.big, octets, share=True)
+    inbox = Mailboxes("in", LMTP_CLIENTS, 0, octets, share=False)
+    how = Options(
+        rounds=options.rounds,
+        sessions=options.sessions,
+        clients=options.clients,
+        idle=options.idle,
+        idle_dovecot=options.idle_dovecot,
+        deliveries=options.deliveries,
+    )
+    figures: list[Figure] = []
+
+    def start(sets: list[Mailboxes], spare: int, limit: int) -> contextlib.AbstractContextManager[list[parts.Server]]:
+        return _servers(sets, spare, limit + SPARE_PROCESSES, with_dovecot=with_dovecot, say=say)
+
+    sets = {"sessions": boxes, "big": big, "lmtp": inbox}
+    wanted = [name for name in sets if name in options.only]
+    if wanted:
+        processes = options.clients
+        with start([sets[name] for name in wanted], processes + SPARE_PROCESSES, processes) as servers:
+            if "sessions" in wanted:
+                with neighbours.watched():
+                    figures += parts.sessions(servers, boxes, how, say)
+            if "big" in wanted:
+                with neighbours.watched():
+                    figures.append(parts.big(servers, big, say))
+            if "lmtp" in wanted:
+                with neighbours.watched():
+                    figures.append(parts.deliveries(servers, inbox, how, say))
+    if "idle" in options.only:
+        # Servers of their own: fresh memory, and as many Dovecot processes as sessions.
+        with start([idle], 1, options.idle_dovecot) as servers:
+            figures.append(parts.idle(servers, idle, how, say))
     return figures
 
 
-def idle_octets(mailroot: Mailroot) -> float:
-    """Return the node's memory for one idle session that has logged in."""
-    for number in range(IDLE_SESSIONS):
-        mailroot.fill(f"idle{number}", 0)
-    sockets = []
-    before = resident_octets(mailroot.pid)
-    for number in range(IDLE_SESSIONS):
-        client = socket.create_connection(("127.0.0.1", mailroot.port))
-        reader = client.makefile("rb")
-        reader.readline()
-        for line in (f"USER idle{number}@{DOMAIN}", f"PASS {PASSWORD}"):
-            client.sendall(f"{line}\r\n".encode())
-            reader.readline()
-        sockets.append(client)
-    after = resident_octets(mailroot.pid)
-    for client in sockets:
-        client.close()
-    return (after - before) / IDLE_SESSIONS
-
-
-def large_milliseconds(mailroot: Mailroot) -> float:
-    """Return the time from login to the answer of STAT on a mailbox of 20,000 messages, the median of nine."""
-    mailroot.fill("large", 1)
-    path = mailroot.admin.store.root + f"/{DOMAIN}/P3_large.mbx"
-    names = mailroot.admin.store.names
-    for _ in range(LARGE - 1):
-        os.close(os.open(f"{path}/P3{names.next_uid()}-{len(MESSAGE)}.eml", os.O_CREAT | os.O_WRONLY, 0o640))
-    times = []
-    for _ in range(10):
-        client = poplib.POP3("127.0.0.1", mailroot.port, timeout=60)
-        client.user(f"large@{DOMAIN}")
-        began = time.monotonic()
-        client.pass_(PASSWORD)
-        client.stat()
-        times.append((time.monotonic() - began) * 1000)
-        client.quit()
-    return statistics.median(times[1:])
-
-
-def delivery_milliseconds(mailroot: Mailroot) -> float:
-    """Return the CPU-ms of the node for one delivery by LMTP, one connection, with every fsync."""
-    before = mailroot.seconds()
-    with smtplib.LMTP("127.0.0.1", mailroot.node.ports.lmtp, local_hostname="bench") as client:
-        for number in range(DELIVERIES):
-            client.sendmail("a@example.net", [f"u{number % MAILBOXES}@{DOMAIN}"], MESSAGE)
-    return (mailroot.seconds() - before) * 1000 / DELIVERIES
-
-
-def table(figures: dict[str, dict[str, list[float]]]) -> str:
-    """Return the figures as text: medians, with the least and the most in brackets."""
-    lines = [f"{'':<10} {'check CPU-ms':>22} {'fetch CPU-ms':>22} {'check/s':>8} {'fetch/s':>8}"]
-    for name, values in figures.items():
-        costs = [f"{statistics.median(values[k]):.3f} ({min(values[k]):.3f}-{max(values[k]):.3f})" for k in KINDS]
-        rates = [f"{statistics.median(values[f'{k}/s']):.0f}" for k in KINDS]
-        lines.append(f"{name:<10} {costs[0]:>22} {costs[1]:>22} {rates[0]:>8} {rates[1]:>8}")
-    if "dovecot" in figures:
-        ratios = [statistics.median(figures["mailroot"][k]) / statistics.median(figures["dovecot"][k]) for k in KINDS]
-        lines.append(f"{'ratio':<10} {ratios[0]:>22.2f} {ratios[1]:>22.2f}")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sessions", type=int, default=3000, help="sessions a round (3000)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds (5)")
-    parser.add_argument("--only", choices=("sessions", "idle", "large", "delivery"), help="measure one part only")
-    parser.add_argument("--json", action="store_true", help="for scripts")
-    options = parser.parse_args()
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    directory = Path(tempfile.mkdtemp(prefix="mailroot-bench-"))
-    directory.chmod(0o755)
-    servers: list[Mailroot | Dovecot] = []
-    found: dict[str, object] = {}
-
-    def wanted(part: str) -> bool:
-        return options.only in (None, part)
-
-    try:
-        (directory / "mailroot").mkdir()
-        mailroot = Mailroot(directory / "mailroot")
-        servers.append(mailroot)
-        for number in range(MAILBOXES):
-            mailroot.fill(f"u{number}", MESSAGES)
-        if wanted("sessions"):
-            if dovecot_is_installed():
-                (directory / "dovecot").mkdir()
-                servers.append(Dovecot(directory / "dovecot", MAILBOXES, MESSAGES))
-            else:
-                print("Dovecot is not installed, so there is no ratio: apt-get install dovecot-pop3d", file=sys.stderr)
-            found["sessions"] = measure(servers, options.sessions, options.rounds)
-        if wanted("idle"):
-            found["idle_octets_per_session"] = idle_octets(mailroot)
-        if wanted("large"):
-            found["large_login_to_stat_ms"] = large_milliseconds(mailroot)
-        if wanted("delivery"):
-            found["lmtp_delivery_cpu_ms"] = delivery_milliseconds(mailroot)
-    finally:
+@contextlib.contextmanager
+def _servers(
+    sets: list[Mailboxes], spare: int, limit: int, *, with_dovecot: bool, say: parts.Say
+) -> Iterator[list[parts.Server]]:
+    """Start the servers with these mailboxes; end them and remove everything."""
+    with contextlib.ExitStack() as ends:
+        directory = Path(tempfile.mkdtemp(prefix="mailroot-bench-"))
+        ends.callback(shutil.rmtree, directory, ignore_errors=True)
+        directory.chmod(0o711)  # Dovecot's unprivileged processes must pass through.
+        servers: list[parts.Server] = [Mailroot(directory / "mailroot")]
+        if with_dovecot:
+            servers.append(Dovecot(directory / "dovecot", spare=spare, limit=limit))
         for server in servers:
-            server.stop()
-        shutil.rmtree(directory, ignore_errors=True)
-    if options.json:
-        print(json.dumps(found, indent=2))
-        return
-    for name, value in found.items():
-        print(table(value) if isinstance(value, dict) else f"{name}: {value:.1f}")
+            say(f"starting {server.name} with {', '.join(f'{s.count} x {s.messages} messages' for s in sets)}")
+            ends.callback(server.stop)
+            server.start(sets)
+        ends.enter_context(_uninterrupted())
+        yield servers
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Begin the end: what comes after this block's end is not interrupted any more."""
+    kept = {}
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            kept[number] = signal.signal(number, signal.SIG_IGN)
+
+
+def _table(figures: list[Figure], facts: dict[str, object]) -> str:
+    peer = f"Dovecot {facts['dovecot']}" if facts["dovecot"] else ""
+    head = ("", "unit", "Mailroot", peer, "ratio" if peer else "")
+    rows = [head]
+    for figure in figures:
+        ours = figure.values.get(Mailroot.name) or figure.values.get(parts.LEDGER)
+        ratio = figure.ratio()
+        rows.append(
+            (
+                figure.name,
+                figure.unit,
+                _spread(ours),
+                _spread(figure.values.get(Dovecot.name)),
+                f"{ratio[0]:.2f} ({ratio[1]:.2f}-{ratio[2]:.2f})" if ratio else "",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    where = (
+        f"{facts['cpus']} CPUs ({facts['model'] or 'model unknown'}), Linux {facts['kernel']}, Python {facts['python']}, "
+        f"other programs used {facts['others_share']:.0%} of the processors meanwhile"
+    )
+    busy = BUSY if facts["others_share"] > OTHERS_SHARE_MAX else ""
+    return "\n".join([where, busy, *lines, "", NOTES])
+
+
+def _spread(values: list[float] | None) -> str:
+    if not values:
+        return ""
+    digits = 0 if median(values) >= 100 else 2 if median(values) >= 3 else 3
+    text = f"{median(values):.{digits}f}"
+    return text if len(values) == 1 else f"{text} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

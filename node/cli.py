@@ -6,6 +6,7 @@ Exit codes  0 done; 1 refused; 2 not understood; 67, 75, 78 of sysexits.h where 
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -16,9 +17,6 @@ from node.config import ConfigError
 from store.errors import Misconfigured, Missing, Refused, StoreError
 
 EXIT_REFUSED = 1
-EXIT_NO_USER = 67  # EX_NOUSER
-EXIT_LATER = 75  # EX_TEMPFAIL: the MTA keeps the mail and tries again
-EXIT_CONFIG = 78  # EX_CONFIG
 WATCH_SECONDS = 1.0
 
 
@@ -29,7 +27,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = options.run(options)
     except ConfigError as error:
         print(error, file=sys.stderr)
-        code = EXIT_CONFIG
+        code = os.EX_CONFIG
     except StoreError as error:
         print(f"mailroot: {error.detail}", file=sys.stderr)
         code = _code(error)
@@ -40,8 +38,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def _code(error: StoreError) -> int:
     if isinstance(error, Misconfigured):
-        return EXIT_CONFIG
-    return EXIT_LATER if error.temporary else EXIT_REFUSED
+        return os.EX_CONFIG
+    return os.EX_TEMPFAIL if error.temporary else EXIT_REFUSED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,11 +141,11 @@ def _deliver(options: argparse.Namespace) -> int:
         print(_delivered(options))
     except (Missing, Refused) as error:
         print(f"mailroot: {error.detail}", file=sys.stderr)
-        return EXIT_NO_USER if isinstance(error, Missing) else EXIT_REFUSED
+        return os.EX_NOUSER if isinstance(error, Missing) else EXIT_REFUSED
     except Exception as error:  # noqa: BLE001 (an MTA returns the mail to its sender for every code but 75)
         detail = error.detail if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
         print(f"mailroot: {detail}", file=sys.stderr)
-        return EXIT_LATER
+        return os.EX_TEMPFAIL
     return 0
 
 

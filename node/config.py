@@ -97,8 +97,12 @@ def _directory(value: object) -> str:
 
 def _redis(value: object) -> str:
     text = _text(value)
-    parts = urlsplit(text)
-    if parts.scheme not in ("redis", "rediss", "unix") or not (parts.hostname or parts.scheme == "unix"):
+    try:
+        parts = urlsplit(text)
+        known = parts.scheme == "unix" or (parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0)
+    except ValueError:  # Brackets that do not close, or a port that is no number of a port.
+        known = False
+    if not known:
         raise _Wrong("needs a URL like redis://127.0.0.1:6379/0 (rediss:// for TLS)")
     return text
 

@@ -244,7 +244,7 @@ class Node:
             if time.time() > deadline:
                 # The former owner of the name would have lapsed by now: it is a live twin.
                 journal.failure("node_refused", error)
-                self._give_up()
+                self._give_up(os.EX_CONFIG)
         except LedgerUnavailable as error:
             if self.claims.trouble != error.detail:
                 journal.warning("ledger_missing", detail=error.detail)
@@ -299,14 +299,14 @@ class Node:
     def _detach(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
         def failed(failure: Failure) -> None:
             journal.failure("node_failed", failure.value)
-            self._give_up()
+            self._give_up(os.EX_SOFTWARE)
 
         Deferred.fromCoroutine(work).addErrback(failed)
 
     # Stopping
 
-    def _give_up(self) -> None:
-        self._exit_status = 1
+    def _give_up(self, status: int) -> None:
+        self._exit_status = status
         self.reactor.stop()
 
     async def _stop(self) -> None:

@@ -5,6 +5,7 @@ Exit codes  0 done; 1 refused, with a sentence; 2 not understood; 75 try again l
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -38,7 +39,6 @@ winpop: domains and mailboxes of a Mailroot cluster. Any node, any time, for all
 
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
-EXIT_LATER = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class UsageError(Exception):
@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> int:
     except Declined:
         return _fail("nothing was deleted", EXIT_REFUSED)
     except StoreError as error:
-        return _fail(error.detail, EXIT_LATER if error.temporary else EXIT_REFUSED)
+        return _fail(error.detail, os.EX_TEMPFAIL if error.temporary else EXIT_REFUSED)
     if "--json" in options:
         print(json.dumps(report.facts, indent=2))
     else:

@@ -4,10 +4,10 @@ Several node processes on one host: the parent that starts them, restarts those 
 Knows       processes and signals. The parent opens no port and touches no mail.
 """
 
+import os
 import signal
 import subprocess
 import sys
-import time
 from types import FrameType
 
 from node import journal
@@ -16,8 +16,9 @@ RESTART_SECONDS = 1.0  # A worker that dies at once is not started faster than t
 
 
 def run(config_path: str, count: int) -> int:
-    """Run the workers until SIGTERM or SIGINT; return the exit status: that of the first worker that refused to start."""
+    """Run the workers until SIGTERM or SIGINT; return the exit status: EX_CONFIG where a worker refused."""
     stopping = False
+    refusal = 0
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         nonlocal stopping
@@ -33,7 +34,6 @@ def run(config_path: str, count: int) -> int:
     children: dict[int, subprocess.Popen[bytes]] = {}
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    started = time.monotonic()
     for worker in range(1, count + 1):
         children[worker] = start(worker)
     while children:
@@ -43,10 +43,11 @@ def run(config_path: str, count: int) -> int:
             except subprocess.TimeoutExpired:
                 continue
             del children[worker]
-            if not stopping and status > 0 and time.monotonic() - started < RESTART_SECONDS:
-                stop(signal.SIGTERM, None)  # It refused its configuration: so will the others, and for ever.
-                return status
-            if not stopping:
+            if not stopping and status == os.EX_CONFIG:
+                # It refused its configuration: so will the others, and for ever.
+                refusal = status
+                stop(signal.SIGTERM, None)
+            elif not stopping:
                 journal.warning("worker_died", worker=worker, status=status)
                 children[worker] = start(worker)
-    return 0
+    return refusal

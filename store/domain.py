@@ -13,6 +13,7 @@ FOLDED_SECONDS old, so that a stranger who guesses names does not make us list a
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from threading import Lock as ThreadLock
 
 from attrs import frozen
@@ -65,6 +66,14 @@ class MailStore:
                 return Mailbox(path, f"{address.domain}/{address.local}")
         except (FileNotFoundError, NotADirectoryError):
             pass
+        try:
+            return self._find_in_any_case(address)
+        except Missing:
+            # The share may have come back after the miss and before the look at the marker (I9): a miss counts only
+            # after the marker was seen.
+            return self._find_in_any_case(address)
+
+    def _find_in_any_case(self, address: Address) -> Mailbox:
         found = self._mailbox_path(address)
         if found is None:
             raise self._missing(f"no mailbox {address} in {self.root}")
@@ -251,7 +260,11 @@ class MailStore:
         mailbox = self.find(address)
         domain_directory, name = os.path.split(mailbox.path)
         doomed = f"{domain_directory}/.deleted-{self.names.next_uid()}-{name.removeprefix(MAILBOX_PREFIX)}"
-        files.move_directory(mailbox.path, doomed)
+        try:
+            files.move_directory(mailbox.path, doomed)
+        except FileNotFoundError:
+            # Another administrator was faster, or the share went away.
+            raise self._missing(f"no mailbox {address} in {self.root}") from None
         return self.finish_deletions(domain_directory)
 
     def finish_deletions(self, domain_directory: str) -> int:
@@ -260,8 +273,9 @@ class MailStore:
         for doomed in files.list_names(domain_directory):
             if doomed.startswith(".deleted-"):
                 path = f"{domain_directory}/{doomed}"
-                for name in files.list_names(path):
-                    removed += files.unlink(f"{path}/{name}") and name.lower().endswith(".eml")
+                with suppress(FileNotFoundError):  # Another node finishes it too.
+                    for name in files.list_names(path):
+                        removed += files.unlink(f"{path}/{name}") and name.lower().endswith(".eml")
                 files.remove_directory(path)
         return removed
 

@@ -4,7 +4,8 @@ Mailboxes: how a message comes to rest on the shared disk, and how it leaves.
 Guarantees  I1 a name ending in .eml is a complete message; I2 deliver() returns only after I1 holds, durably;
             I3 names are never used again; I4 remove() touches only the names it is given;
             I6 deliver() needs no claim.
-Fails with  Unavailable, Full (try later), Missing, LeaseLapsed.
+Fails with  Unavailable, Full, LeaseLapsed: all of them temporary. A directory that is not there may be a share that is
+            not mounted; whether a mailbox is Missing, only MailStore.find can tell, with the marker in sight (I9).
 Knows       the layout of one mailbox's directory. Nothing of POP3, Redis or Twisted.
 
 What can lie in a mailbox's directory, and what a crash makes of it:
@@ -25,7 +26,7 @@ from threading import Lock as ThreadLock
 from attrs import frozen
 
 from store import files
-from store.errors import HalfRemoved, LeaseLapsed, Missing, Unavailable
+from store.errors import HalfRemoved, LeaseLapsed, Unavailable
 from store.message import Message, Snapshot, canonical, foreign_uid, is_foreign, message_name, read_name
 from store.names import NameSource
 
@@ -180,12 +181,12 @@ class Mailbox:
     key: str
 
     def listing(self) -> list[str]:
-        """Return every name in the mailbox. :raises Missing: the mailbox was removed meanwhile."""
+        """Return every name in the mailbox. :raises Unavailable: its directory went away meanwhile."""
         try:
             return files.list_names(self.path)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             message = f"mailbox {self.key} is gone: {self.path}"
-            raise Missing(message) from error
+            raise Unavailable(message) from error
 
     def snapshot(self, listing: list[str]) -> Snapshot:
         """Return what a session keeps of a listing until its end: the messages, oldest first."""
@@ -214,24 +215,24 @@ class Mailbox:
 
         :param chunks: the message, any line ends; at most one chunk is held at a time.
         :returns: the message as a listing shows it.
-        :raises Missing: no such directory. Unavailable, Full: nothing was delivered, or so late that it cannot
-            be told (then a second copy is the worst that can come of trying again).
+        :raises Unavailable, Full: nothing was delivered, or so late that it cannot be told (then a second copy
+            is the worst that can come of trying again).
         """
         uid = names.next_uid()
         try:
             draft = files.Draft(self.path, f"{DRAFT_PREFIX}{uid}")
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             message = f"mailbox {self.key} is gone: {self.path}"
-            raise Missing(message) from error
+            raise Unavailable(message) from error
         try:
             for chunk in canonical(chunks):
                 draft.write(chunk)
             delivered = Message(uid, draft.octets, message_name(uid, draft.octets))
             draft.publish(delivered.name)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             draft.discard()
             message = f"mailbox {self.key} was removed during a delivery: {self.path}"
-            raise Missing(message) from error
+            raise Unavailable(message) from error
         except BaseException:
             draft.discard()
             raise

@@ -1,0 +1,158 @@
+"""
+What happened to the mail, as its users saw it; and a checker that says which promise a history breaks.
+
+Knows       mailboxes, uids and times on one clock. Nothing of processes or sockets: the load and the scripted sessions
+            write the history, test_history.py shows that the checker rejects bad ones.
+
+A *token* is the content of a message as far as the checker cares: the sender's own word, one for each attempt to deliver.
+"""
+
+import math
+import threading
+from collections.abc import Iterator
+
+from attrs import define, field
+
+
+@define(eq=False, kw_only=True)
+class Seen:
+    """One session as its client saw it. ``answer`` is the reply to QUIT, None where there was none."""
+
+    mailbox: str
+    node: str
+    asked_at: float
+    opened_at: float = math.inf
+    listed: tuple[str, ...] | None = None
+    fetched: dict[str, str] = field(factory=dict)
+    marked: list[str] = field(factory=list)
+    quit_at: float = math.inf
+    answer: str | None = None
+    answered_at: float = math.inf
+
+    @property
+    def asked(self) -> set[str]:
+        """The uids it asked to be removed: only a QUIT that was sent asks."""
+        return set(self.marked) if self.quit_at < math.inf else set()
+
+    @property
+    def removed(self) -> set[str]:
+        """The uids it was told are removed."""
+        return set(self.marked) if self.answer is not None and self.answer.startswith("+OK") else set()
+
+    @property
+    def told_nothing(self) -> bool:
+        """It was told that nothing was removed."""
+        return self.answer is not None and self.answer.startswith("-ERR") and "nothing was removed" in self.answer
+
+
+@define(eq=False, kw_only=True)
+class Accepted:
+    """A delivery that was answered with 250."""
+
+    mailbox: str
+    uid: str
+    token: str
+    at: float
+
+
+class History:
+    """Any number of threads write; one checks when they have ended."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.accepted: list[Accepted] = []
+        self.sessions: list[Seen] = []
+        self.readable: dict[str, dict[str, str]] = {}
+
+    def note_accepted(self, mailbox: str, uid: str, token: str, at: float) -> None:
+        with self._lock:
+            self.accepted.append(Accepted(mailbox=mailbox, uid=uid, token=token, at=at))
+
+    def note_session(self, seen: Seen) -> None:
+        with self._lock:
+            self.sessions.append(seen)
+
+    def note_readable(self, mailbox: str, messages: dict[str, str]) -> None:
+        """What the mailbox holds at the end: uid -> token."""
+        self.readable[mailbox] = messages
+
+    def violations(self) -> list[str]:
+        """Return a sentence for each broken promise."""
+        return [sentence for mailbox in sorted(self.readable) for sentence in self._of(mailbox)]
+
+    def _of(self, mailbox: str) -> Iterator[str]:
+        accepted = [delivery for delivery in self.accepted if delivery.mailbox == mailbox]
+        sessions = [seen for seen in self.sessions if seen.mailbox == mailbox]
+        readable = self.readable[mailbox]
+        yield from _lost(mailbox, accepted, sessions, readable)
+        yield from _not_listed(mailbox, accepted, sessions)
+        yield from _back_again(mailbox, sessions, readable)
+        yield from _told_wrongly(mailbox, sessions, readable)
+        yield from _twice(mailbox, accepted, sessions, readable)
+        yield from _two_holders(mailbox, sessions)
+
+
+def _lost(mailbox: str, accepted: list[Accepted], sessions: list[Seen], readable: dict[str, str]) -> Iterator[str]:
+    """Accepted is a part of readable and of what somebody asked to be removed; so is what was ever listed (I2, I4)."""
+    asked = {uid for seen in sessions for uid in seen.asked}
+    known = {delivery.uid for delivery in accepted} | {uid for seen in sessions for uid in seen.listed or ()}
+    for uid in sorted(known - set(readable) - asked):
+        yield f"{mailbox}: {uid} is gone and nobody asked for its removal"
+
+
+def _not_listed(mailbox: str, accepted: list[Accepted], sessions: list[Seen]) -> Iterator[str]:
+    """What was accepted before a login is in that session's listing, on every node."""
+    for seen in sessions:
+        if seen.listed is None:
+            continue
+        listed = set(seen.listed)
+        asked = {uid for other in sessions if other.quit_at < seen.opened_at for uid in other.asked}
+        for delivery in accepted:
+            if delivery.at < seen.asked_at and delivery.uid not in listed and delivery.uid not in asked:
+                yield f"{mailbox}: {delivery.uid} was accepted before a login at {seen.node} that did not list it"
+
+
+def _back_again(mailbox: str, sessions: list[Seen], readable: dict[str, str]) -> Iterator[str]:
+    """What was removed stays away."""
+    for remover in sessions:
+        for uid in sorted(remover.removed):
+            if uid in readable:
+                yield f"{mailbox}: {uid} was removed at {remover.node} and is readable at the end"
+            for seen in sessions:
+                if seen.asked_at > remover.answered_at and uid in (seen.listed or ()):
+                    yield f"{mailbox}: {uid} was removed at {remover.node} and is listed at {seen.node} later"
+
+
+def _told_wrongly(mailbox: str, sessions: list[Seen], readable: dict[str, str]) -> Iterator[str]:
+    """A session that was told that nothing was removed has removed nothing (I5)."""
+    for seen in sessions:
+        if seen.told_nothing:
+            others = {uid for other in sessions if other is not seen for uid in other.asked}
+            for uid in sorted(seen.asked - set(readable) - others):
+                yield f"{mailbox}: {seen.node} said that nothing was removed, but {uid} is gone"
+
+
+def _twice(mailbox: str, accepted: list[Accepted], sessions: list[Seen], readable: dict[str, str]) -> Iterator[str]:
+    """A uid has one content for ever (I3), a content that was sent once has one uid, a listing has no uid twice."""
+    pairs = {(delivery.uid, delivery.token) for delivery in accepted} | set(readable.items())
+    for seen in sessions:
+        pairs |= set(seen.fetched.items())
+        if seen.listed is not None and len(set(seen.listed)) < len(seen.listed):
+            yield f"{mailbox}: a session at {seen.node} listed a uid twice"
+    for which, what in ((0, "uid"), (1, "message")):
+        names = [pair[which] for pair in pairs]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"{mailbox}: the {what} {name} is there twice"
+
+
+def _two_holders(mailbox: str, sessions: list[Seen]) -> Iterator[str]:
+    """
+    Of two sessions that were open at one time at most one removed something.
+
+    Open for certain: from its own +OK to its own QUIT, both as the client saw them.
+    """
+    removers = sorted((seen for seen in sessions if seen.removed), key=lambda seen: seen.opened_at)
+    for index, first in enumerate(removers):
+        for second in removers[index + 1 :]:
+            if second.opened_at < first.quit_at:
+                yield f"{mailbox}: {first.node} and {second.node} held it at one time and both removed"

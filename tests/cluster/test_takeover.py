@@ -1,0 +1,121 @@
+"""A node dies, sleeps, or is told to stop: its mailboxes open elsewhere, and nothing is lost or removed unasked."""
+
+import signal
+import smtplib
+import socket
+
+import pytest
+from load import Load
+from scene import Scene
+
+from node.lab import LabNode, wait_until
+from store.claim import LEASE_TTL_SECONDS
+
+pytestmark = pytest.mark.cluster
+
+KILL_SECONDS_MAX = 2.0
+LAPSE_SECONDS_MAX = LEASE_TTL_SECONDS + 1.0
+
+
+def is_refused(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def restart(scene: Scene, node: LabNode) -> None:
+    node.start()
+    scene.lab.wait_until_ready()
+
+
+@pytest.mark.invariant("I4")
+@pytest.mark.invariant("I7")
+def test_a_killed_nodes_mailbox_opens_elsewhere_at_once(scene: Scene):
+    victim, others = scene.node(2), [scene.node(1), scene.node(3)]
+    mailbox = scene.mailbox("killed")
+    uids = tuple(scene.deliver(scene.node(number), mailbox) for number in (1, 2, 3))
+    with scene.judged(), Load(scene, "kill-load"):
+        session = scene.open(victim, mailbox)
+        assert session.list() == uids
+        session.mark(uids[0])
+        assert "[IN-USE]" in scene.refusal(others[0], mailbox)
+        victim.kill()
+        successor, seconds = scene.open_when_free(others, mailbox, KILL_SECONDS_MAX)
+        scene.figure("SIGKILL of a node: its claimed mailbox opens at another", seconds)
+        session.break_off()
+        assert successor.list() == uids, "a mark without QUIT removed something"
+        successor.mark(uids[1])
+        assert successor.quit().startswith("+OK")
+        scene.figure("SIGKILL of a node: it is ready again after its start", wait_until_restarted(scene, victim))
+
+
+def wait_until_restarted(scene: Scene, node: LabNode) -> float:
+    node.start()
+    return wait_until(lambda: not node.readiness(), f"{node.name} did not come back")
+
+
+@pytest.mark.invariant("I5")
+def test_a_node_that_slept_beyond_its_lease_removes_nothing(scene: Scene):
+    sleeper, others = scene.node(3), [scene.node(1), scene.node(2)]
+    mailboxes = [scene.mailbox(f"slept-{number}") for number in (1, 2)]
+    uids = [tuple(scene.deliver(scene.node(1), mailbox) for _ in range(3)) for mailbox in mailboxes]
+    with scene.judged(), Load(scene, "sleep-load"):
+        asleep, awake = (scene.open(sleeper, mailbox) for mailbox in mailboxes)
+        for session, known in zip((asleep, awake), uids, strict=True):
+            assert session.list() == known
+            session.mark(known[0], known[1])
+        sleeper.signal(signal.SIGSTOP)
+        # Its QUIT waits in the sleeper's socket: the first thing it will see, before its own clockwork runs.
+        asleep.send_quit()
+        successor, seconds = scene.open_when_free(others, mailboxes[0], LAPSE_SECONDS_MAX)
+        scene.figure("SIGSTOP of a node: its claimed mailbox opens at another", seconds)
+        assert successor.list() == uids[0]
+        successor.mark(uids[0][0])
+        assert successor.quit().startswith("+OK")
+        # Connections that come and go while it sleeps, as a balancer's probes do, leave nothing behind.
+        for port in (sleeper.ports.pop3, sleeper.ports.lmtp, sleeper.ports.smtp):
+            socket.create_connection(("127.0.0.1", port)).close()
+        sleeper.signal(signal.SIGCONT)
+        assert asleep.hear().startswith("-ERR [SYS/TEMP] session expired, nothing was removed")
+        wait_until(lambda: not sleeper.readiness(), "the sleeper never came back")
+        assert awake.fetch(uids[1][2]), "a session may read on after its claim is lost"
+        assert awake.quit().startswith("-ERR [SYS/TEMP] session expired, nothing was removed")
+    sleeper.signal(signal.SIGTERM)
+    seconds = wait_until(lambda: sleeper.process.poll() is not None, "it waits for connections that are gone", 5.0)
+    scene.figure("SIGTERM of an idle node: it ends", seconds)
+    sleeper.start()
+    scene.lab.wait_until_ready()
+    assert list(scene.history.readable[mailboxes[0]]) == list(uids[0][1:])
+    assert list(scene.history.readable[mailboxes[1]]) == list(uids[1])
+
+
+def test_a_node_that_is_told_to_stop_lets_its_sessions_finish(scene: Scene):
+    leaving = scene.node(1)
+    mailbox = scene.mailbox("drained")
+    uids = tuple(scene.deliver(leaving, mailbox) for _ in range(2))
+    with scene.judged():
+        with Load(scene, "drain-load"):
+            session = scene.open(leaving, mailbox)
+            assert session.list() == uids
+            session.mark(uids[0])
+            idle = smtplib.LMTP(
+                "127.0.0.1", leaving.ports.lmtp, local_hostname="an MTA that keeps connections", timeout=5
+            )
+            leaving.signal(signal.SIGTERM)
+            assert idle.getreply()[0] == 421, "an idle connection for mail would keep the node from stopping"
+            idle.close()
+            ports = leaving.ports
+            wait_until(
+                lambda: all(map(is_refused, (ports.pop3, ports.lmtp, ports.smtp))), "it still takes connections", 5.0
+            )
+            assert leaving.process is not None
+            assert leaving.process.poll() is None, "it did not wait for its session"
+            assert "[IN-USE]" in scene.refusal(scene.node(2), mailbox), "it gave the claim away under its session"
+            assert session.fetch(uids[1])
+            assert session.quit() == "+OK bye"
+            seconds = wait_until(lambda: leaving.process.poll() is not None, "it did not end", 10.0)
+            scene.figure("SIGTERM of a node: it ends after its last session", seconds)
+            assert leaving.process.returncode == 0
+            left, seconds = scene.open_when_free([scene.node(2)], mailbox, KILL_SECONDS_MAX)
+            assert left.list() == uids[1:]
+            left.quit()
+        restart(scene, leaving)

@@ -1,0 +1,352 @@
+"""Sockets: turns, back-pressure, time-outs, broken and half-closed connections."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from dialogs.connection import MemoryConnection
+from dialogs.memory import Clock, HandPool, House, factory_of, world_of
+from twisted.internet.error import ConnectionLost as NoConnection
+
+from node.pop3 import server
+from node.pop3.server import AUTOLOGOUT_SECONDS, PIPELINED_MAX, READ_AHEAD_OCTETS, Pop3Factory
+from store import credential
+
+ADA = "ada@example.org"
+LOGIN = b"USER ada@example.org\r\nPASS lovelace\r\n"
+HELD_MAX = 256 * 1024
+
+
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+    monkeypatch.setattr(credential, "ITERATIONS", 1)
+    made = House.build(str(tmp_path))
+    made.mailbox(ADA, "lovelace")
+    return made
+
+
+@pytest.fixture
+def factory(house: House) -> Pop3Factory:
+    return factory_of(world_of(house))
+
+
+def held(connection: MemoryConnection) -> int:
+    """What the node holds for a client: not yet sent, and not yet served."""
+    return len(connection.buffer) + len(connection.protocol._lines)
+
+
+def claimed(factory: Pop3Factory) -> bool:
+    return bool(factory.world.claims.by_mailbox)
+
+
+def replies(connection: MemoryConnection) -> list[bytes]:
+    return connection.received.split(b"\r\n")[1:-1]
+
+
+def hand_made(house: House) -> tuple[Pop3Factory, HandPool, MemoryConnection]:
+    """A session that is logged in and whose disk now waits for the test's hand."""
+    pool = HandPool()
+    factory = factory_of(world_of(house, disk=pool))
+    connection = MemoryConnection(factory)
+    connection.send(LOGIN)
+    pool.drain()
+    return factory, pool, connection
+
+
+# A client that does not read
+
+
+@pytest.mark.parametrize("with_some_data", [True, False])
+def test_a_client_that_does_not_read_costs_little_and_misses_nothing(
+    house: House, factory: Pop3Factory, *, with_some_data: bool
+) -> None:
+    for number in range(4):
+        house.message(ADA, b"A: b\n\n" + b"%d" % number * 300_000)
+    slow = MemoryConnection(factory, room=20_000, with_some_data=with_some_data)
+    slow.send(LOGIN)
+    slow.client_reads = False
+    for _ in range(20):
+        slow.send(b"RETR 1\r\nRETR 2\r\nRETR 3\r\nRETR 4\r\n")
+        assert held(slow) <= HELD_MAX
+    assert slow.most_held <= HELD_MAX
+    other = MemoryConnection(factory)
+    other.send(b"CAPA\r\n")
+    assert b"PIPELINING" in other.received, "one client's sloth must not hold up another"
+    slow.client_reads = True
+    slow.pump()
+    assert slow.received.count(b"+OK 300008 octets") == 80
+    assert not held(slow)
+
+
+def test_a_client_that_sends_and_does_not_read_is_read_no_more(house: House, factory: Pop3Factory) -> None:
+    connection = MemoryConnection(factory, size=4096, room=0)
+    for _ in range(200):
+        connection.send(b"CAPA\r\n" * 700)
+        assert held(connection) <= HELD_MAX
+    assert connection.reading_paused
+    connection.room = 2**31
+    connection.send(b"QUIT\r\n")
+    assert connection.received.count(b"+OK capabilities") == 140_000
+    assert connection.closed
+
+
+def test_pipelined_long_answers_are_not_collected(house: House, factory: Pop3Factory) -> None:
+    for number in range(1000):
+        house.file(ADA, f"{number:04d}{'x' * 60}.eml", b"x")
+    connection = MemoryConnection(factory, room=20_000)
+    connection.send(LOGIN)
+    connection.client_reads = False
+    connection.send(b"UIDL\r\n" * 60)
+    assert connection.most_held <= HELD_MAX
+    connection.client_reads = True
+    connection.pump()
+    assert connection.received.count(b"\r\n1000 ") == 60
+
+
+# Turns
+
+
+def test_while_one_command_is_served_little_is_read_ahead_and_all_is_served_later(house: House) -> None:
+    _, pool, connection = hand_made(house)
+    house.message(ADA, b"never listed")
+    connection.size = 1024
+    connection.send(b"TOP 1 0\r\n")  # No such message: the listing is older. Nothing is asked.
+    assert not pool.calls
+    connection.send(b"QUIT\r\n")
+    assert connection.closed
+    house.message(ADA, b"A: b")
+    pool.drain()
+    factory = factory_of(world_of(house, disk=pool))
+    connection = MemoryConnection(factory, size=1024)
+    connection.send(LOGIN)
+    pool.drain()
+    connection.send(b"RETR 1\r\n" + b"NOOP\r\n" * 20_000)
+    assert connection.reading_paused
+    assert len(connection.protocol._lines) <= READ_AHEAD_OCTETS + 1024
+    pool.drain()
+    connection.pump()
+    assert connection.received.count(b"+OK\r\n") == 20_000
+
+
+def test_many_answers_at_once_do_not_pile_up_on_the_stack(
+    house: House, factory: Pop3Factory, caplog: pytest.LogCaptureFixture
+) -> None:
+    trouble = factory_of(world_of(house, store_trouble=lambda: "the share is gone"))
+    connection = MemoryConnection(trouble)
+    connection.send(LOGIN * 1000 + b"QUIT\r\n")
+    assert connection.received.count(b"-ERR [SYS/TEMP] mail store unavailable") == 1000
+    assert connection.received.endswith(b"+OK bye\r\n")
+    assert "bug" not in caplog.text
+    house.message(ADA, b"A: b")
+    connection = MemoryConnection(factory)
+    connection.send(LOGIN + b"RETR 1\r\n" * 1000 + b"QUIT\r\n")
+    assert connection.received.count(b"A: b") == 1000
+    assert connection.received.endswith(b"+OK bye\r\n")
+
+
+def test_more_pipelined_commands_than_one_batch(factory: Pop3Factory) -> None:
+    connection = MemoryConnection(factory)
+    connection.send(LOGIN + b"NOOP\r\n" * (3 * PIPELINED_MAX + 1) + b"QUIT\r\n")
+    assert connection.received.count(b"+OK\r\n") == 3 * PIPELINED_MAX + 1
+    assert connection.closed
+
+
+# Time
+
+
+@pytest.mark.invariant("I4")
+def test_autologout_closes_without_a_word_and_removes_nothing(house: House) -> None:
+    clock = Clock()
+    factory = factory_of(world_of(house), clock)
+    house.message(ADA, b"A: b")
+    connection = MemoryConnection(factory)
+    connection.send(LOGIN + b"DELE 1\r\n")
+    said = connection.received
+    clock.now += AUTOLOGOUT_SECONDS
+    factory.autologout()
+    assert not connection.closed
+    clock.now += 1
+    factory.autologout()
+    assert connection.aborted
+    assert connection.received == said
+    assert len(house.uids(ADA)) == 1
+    assert not claimed(factory)
+    assert factory.ends == ["autologout"]
+
+
+@pytest.mark.parametrize("line", [b"NOOP\r\n", b"junk\r\n", b"RETR 1\r\n"])
+def test_any_command_resets_the_autologout(house: House, line: bytes) -> None:
+    clock = Clock()
+    factory = factory_of(world_of(house), clock)
+    house.message(ADA, b"A: b")
+    connection = MemoryConnection(factory)
+    connection.send(LOGIN)
+    for _ in range(5):
+        clock.now += AUTOLOGOUT_SECONDS - 1
+        factory.autologout()
+        connection.send(line)
+    assert not connection.closed
+
+
+def test_autologout_ends_a_client_that_never_logs_in_or_never_reads_the_end(house: House) -> None:
+    clock = Clock()
+    factory = factory_of(world_of(house), clock)
+    silent = MemoryConnection(factory)
+    stuck = MemoryConnection(factory, room=5)
+    stuck.client_reads = False
+    stuck.send(b"QUIT\r\n")
+    assert not stuck.closed
+    clock.now += AUTOLOGOUT_SECONDS + 1
+    factory.autologout()
+    assert silent.aborted
+    assert stuck.aborted
+    assert not factory.sessions
+
+
+# Ends
+
+
+def test_a_connection_that_breaks_while_the_claim_is_taken_drops_it(house: House) -> None:
+    pool = HandPool()
+    factory = factory_of(world_of(house, disk=pool))
+    connection = MemoryConnection(factory)
+    connection.send(LOGIN)
+    connection.drop()
+    pool.drain()
+    assert not claimed(factory)
+    assert not factory.sessions
+    assert factory.ends == ["lost"]
+
+
+@pytest.mark.invariant("I4")
+@pytest.mark.parametrize("chunks_read", [0, 1, 2])
+def test_a_connection_that_breaks_during_a_retrieval_drops_the_claim(house: House, chunks_read: int) -> None:
+    house.message(ADA, b"x" * 500_000)
+    factory, pool, connection = hand_made(house)
+    connection.send(b"DELE 1\r\nRSET\r\nRETR 1\r\n")
+    for _ in range(chunks_read):
+        pool.step()
+    assert claimed(factory)
+    connection.drop()
+    pool.drain()
+    assert not claimed(factory)
+    assert len(house.uids(ADA)) == 1
+
+
+def test_a_connection_that_breaks_while_the_client_is_waited_for_drops_the_claim(
+    house: House, factory: Pop3Factory
+) -> None:
+    house.message(ADA, b"x" * 500_000)
+    connection = MemoryConnection(factory, room=10_000)
+    connection.send(LOGIN)
+    connection.client_reads = False
+    connection.send(b"RETR 1\r\n")
+    assert claimed(factory)
+    connection.drop()
+    assert not claimed(factory)
+
+
+def test_a_removal_that_has_begun_is_finished_though_the_client_is_gone(house: House) -> None:
+    house.message(ADA, b"A: b")
+    factory, pool, connection = hand_made(house)
+    connection.send(b"DELE 1\r\nQUIT\r\n")
+    connection.drop()
+    pool.drain()
+    assert house.uids(ADA) == []
+    assert not claimed(factory)
+
+
+def test_a_half_closed_connection_gets_all_its_answers(house: House, factory: Pop3Factory) -> None:
+    house.message(ADA, b"x" * 200_000)
+    connection = MemoryConnection(factory, room=1000)
+    connection.client_reads = False
+    connection.send(LOGIN + b"RETR 1\r\nDELE 1\r\nQUIT\r\n")
+    connection.half()
+    assert not connection.closed
+    connection.client_reads = True
+    connection.pump()
+    assert connection.received.endswith(b"+OK bye\r\n")
+    assert connection.closed
+    assert house.uids(ADA) == []
+
+
+def test_a_message_that_breaks_off_breaks_the_connection(house: House) -> None:
+    house.message(ADA, b"x" * 500_000)
+    factory, pool, connection = hand_made(house)
+    connection.send(b"RETR 1\r\n")
+    pool.step()
+    pool.fail(OSError("the disk is gone"))
+    assert connection.aborted
+    assert not connection.received.endswith(b".\r\n")
+    pool.drain()
+    assert factory.ends == ["broken"]
+    assert not claimed(factory)
+
+
+def test_a_full_house_says_so(factory: Pop3Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "SESSIONS_MAX", 1)
+    MemoryConnection(factory)
+    second = MemoryConnection(factory)
+    assert second.received.startswith(b"-ERR [SYS/TEMP] too many connections")
+    assert second.closed
+    assert len(factory.sessions) == 1
+
+
+def test_a_node_that_stops_ends_those_who_have_not_logged_in(factory: Pop3Factory) -> None:
+    stranger, ada = MemoryConnection(factory), MemoryConnection(factory)
+    ada.send(LOGIN)
+    factory.stop_greeting()
+    stranger.pump()
+    assert stranger.closed
+    ada.send(b"NOOP\r\n")
+    assert replies(ada)[-1] == b"+OK"
+
+
+def test_a_bug_ends_the_session_and_is_told(
+    house: House, factory: Pop3Factory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = MemoryConnection(factory)
+    connection.send(LOGIN)
+
+    async def broken(*_arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(server.asks, "remove", broken)
+    connection.send(b"QUIT\r\n")
+    assert connection.aborted
+    assert factory.ends == ["bug"]
+    assert "session_bug" in caplog.text
+
+
+def test_writing_to_a_connection_that_is_lost_is_no_failure(house: House, factory: Pop3Factory) -> None:
+    connection = MemoryConnection(factory)
+    connection.protocol._send_now = lambda _data: NoConnection()
+    connection.send(b"CAPA\r\n")
+    connection.drop()
+    assert factory.ends == ["lost"]
+
+
+# Secrets
+
+
+@pytest.mark.invariant("I10")
+def test_no_log_line_ever_holds_a_password(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    secret = b"s3cr3t-lovelace"
+    encoded = b"AGFkYUBleGFtcGxlLm9yZwBzM2NyM3QtbG92ZWxhY2U="
+    for changes in ({}, {"store_trouble": lambda: "gone"}, {"authenticator": object()}):
+        factory = factory_of(world_of(house, **changes))
+        for text in (
+            b"USER ada@example.org\r\nPASS " + secret + b"\r\n",
+            b"AUTH PLAIN " + encoded + b"\r\n",
+            b"AUTH PLAIN\r\n" + encoded + b"\r\n",
+            b"PASS " + secret + b"\0\r\n",
+            b"PASS " + secret * 30 + b"\r\n",
+        ):
+            connection = MemoryConnection(factory)
+            connection.send(text)
+            connection.drop()
+    assert "ada@example.org" in caplog.text
+    assert "AttributeError" in caplog.text, "the bug was told"
+    assert secret.decode() not in caplog.text
+    assert encoded.decode() not in caplog.text
