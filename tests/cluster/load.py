@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Self
 
 from scene import Client, Refused, Scene, Session
+from support import wait_until
 
 STEPS_MAX = 400  # Of each thread: a test that hangs does not fill the disk.
 PAUSE_SECONDS = 0.03
@@ -38,6 +39,7 @@ class Load:
     def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
+        wait_until(lambda: self.accepted and self.read, or_fail="the load never began")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

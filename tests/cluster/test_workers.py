@@ -1,6 +1,5 @@
 """Several processes of one node: each is a node of its own, and one that dies is started again."""
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -23,14 +22,15 @@ def test_a_worker_that_dies_is_started_again(tmp_path: Path):
     lab.start_ledger()
     node.start()
 
+    admin = lab.admin()
+
     def workers() -> dict[str, int]:
-        status = json.loads(mailroot("cluster", "status", "--json", config=lab.config_path).stdout)
-        return {facts["node"]: facts["pid"] for facts in status["nodes"] if facts["alive"]}
+        return {node.node: int(node.facts["pid"]) for node in admin.nodes() if node.alive}
 
     try:
         wait_until(lambda: sorted(workers()) == ["node1-1", "node1-2"], node.log_path.read_text())
         scene = Scene(lab, {})
-        lab.admin().add_domain("example.com")
+        admin.add_domain("example.com")
         mailbox = scene.mailbox("worker")
         wait_until(lambda: scene.try_to_deliver(node, mailbox)[0] is not None, "no worker heard of the domain")
         wait_until(lambda: scene.refusal(node, mailbox) == "", "no worker let anybody in")

@@ -1,7 +1,7 @@
 """The contract of the leases: one renewal keeps all claims of a node, and a ledger may lose its memory."""
 
 import pytest
-from conftest import wait_until
+from support import wait_until
 
 from contract.conftest import Node
 from store import claim

@@ -5,7 +5,7 @@ import os
 import time
 
 import pytest
-from conftest import GUID
+from support import GUID
 
 from crash.killing import MODES, every_death
 from store.credential import Credential, seal, unseal

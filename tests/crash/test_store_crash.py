@@ -6,7 +6,7 @@ import uuid
 from contextlib import suppress
 
 import pytest
-from conftest import GUID
+from support import GUID
 
 from crash.killing import MODES, every_death
 from store import identity

@@ -22,7 +22,7 @@ class MemoryConnection:
     def __init__(self, factory: Pop3Factory, size: int = WHOLE, *, room: int = WHOLE, with_some_data: bool = True) -> None:
         self.size, self.room = size, room
         self.client_reads = True
-        self.received = b""  # Everything that the client has read.
+        self._received = bytearray()
         self.kernel = b""
         self.buffer = b""
         self.unserved = b""  # What the client sent and the transport has not read.
@@ -37,6 +37,11 @@ class MemoryConnection:
         self.pump()
 
     # The client's end
+
+    @property
+    def received(self) -> bytes:
+        """Everything that the client has read."""
+        return bytes(self._received)
 
     def send(self, data: bytes) -> None:
         self.unserved += data
@@ -54,8 +59,11 @@ class MemoryConnection:
         told_of_half = False
         moved = True
         while moved and not self.closed:
+            if self.aborted:
+                self._lose(ConnectionLost())
+                return
             moved = self._flow_out()
-            if self.closed or self.reading_paused or self.disconnecting:
+            if self.closed or self.aborted or self.reading_paused or self.disconnecting:
                 continue
             if self.unserved:
                 piece, self.unserved = self.unserved[: self.size], self.unserved[self.size :]
@@ -68,7 +76,8 @@ class MemoryConnection:
     def _flow_out(self) -> bool:
         moved = False
         if self.client_reads and self.kernel:
-            self.received, self.kernel, moved = self.received + self.kernel, b"", True
+            self._received += self.kernel
+            self.kernel, moved = b"", True
         taken = min(len(self.buffer), self.size, self.room - len(self.kernel))
         if taken > 0:
             self.kernel, self.buffer, moved = self.kernel + self.buffer[:taken], self.buffer[taken:], True
@@ -97,7 +106,8 @@ class MemoryConnection:
         taken = max(0, min(len(data), self.size, self.room - len(self.kernel)))
         self.kernel += data[:taken]
         if self.client_reads:
-            self.received, self.kernel = self.received + self.kernel, b""
+            self._received += self.kernel
+            self.kernel = b""
         return taken
 
     def write(self, data: bytes) -> None:
@@ -124,5 +134,5 @@ class MemoryConnection:
         self.disconnecting = True
 
     def abortConnection(self) -> None:
+        # As twisted's: connectionLost() comes with the reactor's next turn.
         self.aborted = True
-        self._lose(ConnectionLost())

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable
 
-from conftest import GUID
+from support import GUID
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 

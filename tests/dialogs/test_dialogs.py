@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import wait_until
+from support import wait_until
 from dialogs.connection import WHOLE, MemoryConnection
 from dialogs.dialog import Dialog, perform, read
 from dialogs.memory import House, factory_of, world_of

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import GUID
+from support import GUID
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from store import credential

@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import GUID
+from support import GUID
 from failing_disk import FailingDisk, fails
 
 from store import files, identity
