@@ -213,16 +213,19 @@ class Claims:
         return answer
 
     def _send(self) -> None:
-        taken, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
-        # What waited while its lease ended must not be carried out in the name of the next one.
-        for lease, _, waiter in taken:
-            if lease != self._lease:
-                waiter.callback("lapsed")
-        batch = [(request, waiter) for lease, request, waiter in taken if lease == self._lease]
-        if batch:
-            self._in_flight = True
-            requests = [request for request, _ in batch]
-            self._pool.run(self._table.exchange, self._lease, requests).addBoth(self._sent, [w for _, w in batch])
+        self._in_flight = True
+        while self._waiting:
+            taken, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
+            # What waited while its lease ended must not be carried out in the name of the next one.
+            for lease, _, waiter in taken:
+                if lease != self._lease:
+                    waiter.callback("lapsed")
+            batch = [(request, waiter) for lease, request, waiter in taken if lease == self._lease]
+            if batch:
+                requests = [request for request, _ in batch]
+                self._pool.run(self._table.exchange, self._lease, requests).addBoth(self._sent, [w for _, w in batch])
+                return
+        self._in_flight = False
 
     def _sent(self, answers: list[str] | Failure, waiters: list[Deferred[str]]) -> None:
         self._in_flight = False

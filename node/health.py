@@ -8,6 +8,7 @@ Knows       prometheus_client, Twisted's web. What is measured is brought by the
 
 import json
 from collections.abc import Callable
+from functools import cache
 from typing import Any, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -45,8 +46,10 @@ class Metrics:
             registry=self.registry,
         )
 
-        # labels() looks a child up under a lock each time; the asks are few and known.
+        # labels() looks a child up under a lock each time; there are few of them.
         self._asks = {ask: asks.labels(ask) for ask in ASKS}
+        self._session_end = cache(self._sessions.labels)
+        self._login_answer = cache(self._logins.labels)
 
     def gauge(self, name: str, help_text: str, value: Callable[[], float]) -> None:
         """Show a value that is asked for when somebody looks."""
@@ -54,12 +57,12 @@ class Metrics:
 
     def count_session(self, end: str, commands: int) -> None:
         """Count a session that ended."""
-        self._sessions.labels(end).inc()
+        self._session_end(end).inc()
         self._commands.inc(commands)
 
     def count_login(self, answer: str) -> None:
         """Count an answer to a login: ``ok`` or its response code."""
-        self._logins.labels(answer).inc()
+        self._login_answer(answer).inc()
 
     def count_delivery(self, protocol: str, outcome: str) -> None:
         """Count one recipient of a message."""

@@ -83,6 +83,8 @@ def _told(name: str, fields: dict[str, object]) -> str:
 
 
 def _value(value: object) -> str:
+    if type(value) is int:  # The commonest, and never in need of quotes.
+        return str(value)
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
     if text and text.isprintable() and " " not in text and '"' not in text:
         return text

@@ -39,7 +39,6 @@ class Transport(TypedProtocol):
     producerPaused: bool  # noqa: N815 (whether resumeProducing() is owed when the buffer is empty)
 
     def write(self, data: bytes) -> None: ...  # noqa: D102
-    def getPeer(self) -> object: ...  # noqa: D102, N802
     def registerProducer(self, producer: object, streaming: bool) -> None: ...  # noqa: D102, N802, FBT001
     def unregisterProducer(self) -> None: ...  # noqa: D102, N802
     def pauseProducing(self) -> None: ...  # noqa: D102, N802
@@ -52,8 +51,9 @@ class Transport(TypedProtocol):
 class Pop3Protocol(Protocol):
     """One connection."""
 
-    def __init__(self, shared: "Pop3Factory") -> None:
+    def __init__(self, shared: "Pop3Factory", peer: str) -> None:
         self._shared = shared
+        self._peer = peer
         self.last_active = shared.clock()
         self._began = self.last_active
         self._session = Session(plain_allowed=shared.plain_allowed)
@@ -70,7 +70,6 @@ class Pop3Protocol(Protocol):
         self._fetched = 0
         self._removed = 0
         self._octets_out = 0
-        self._peer = ""
         self._send_now: Callable[[bytes], object] | None = None
 
     # Twisted's side
@@ -79,8 +78,6 @@ class Pop3Protocol(Protocol):
         """Greet, or say that the house is full."""
         self._out = cast("Transport", self.transport)
         self._send_now = getattr(self.transport, "writeSomeData", None)
-        peer = self._out.getPeer()
-        self._peer = getattr(peer, "host", "local")
         if len(self._shared.sessions) >= SESSIONS_MAX:
             self._write(err("too many connections, try again later", "SYS/TEMP").encode())
             self._gone = True
@@ -365,9 +362,9 @@ class Pop3Factory(Factory):
         self.clock = clock
         self.sessions: set[Pop3Protocol] = set()
 
-    def buildProtocol(self, addr: IAddress | None) -> Pop3Protocol:  # noqa: N802, ARG002
+    def buildProtocol(self, addr: IAddress | None) -> Pop3Protocol:  # noqa: N802
         """Return the protocol of a new connection."""
-        return Pop3Protocol(self)
+        return Pop3Protocol(self, getattr(addr, "host", "local"))
 
     def autologout(self) -> None:
         """

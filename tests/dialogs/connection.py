@@ -19,7 +19,9 @@ class MemoryConnection:
     :param room: what the "kernel" takes for a client that does not read; ``client_reads`` says whether it does.
     """
 
-    def __init__(self, factory: Pop3Factory, size: int = WHOLE, *, room: int = WHOLE, with_some_data: bool = True) -> None:
+    def __init__(
+        self, factory: Pop3Factory, size: int = WHOLE, *, room: int = WHOLE, with_some_data: bool = True
+    ) -> None:
         self.size, self.room = size, room
         self.client_reads = True
         self._received = bytearray()

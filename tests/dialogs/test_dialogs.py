@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import wait_until
 from dialogs.connection import WHOLE, MemoryConnection
 from dialogs.dialog import Dialog, perform, read
 from dialogs.memory import House, factory_of, world_of
+from support import wait_until
 
 from node.lab import Lab
 from store import credential, identity

@@ -83,7 +83,9 @@ def test_opening_verifies_claims_and_lists(house: House, world: World) -> None:
     assert world.claims.by_mailbox == {KEY: outcome.claim}
 
 
-@pytest.mark.parametrize("ask", [Open(ADA, "no"), Open("x@example.org", "lovelace"), Open("x", ""), Open(ADA, "x" * 2000)])
+@pytest.mark.parametrize(
+    "ask", [Open(ADA, "no"), Open("x@example.org", "lovelace"), Open("x", ""), Open(ADA, "x" * 2000)]
+)
 def test_a_wrong_user_or_password_never_touches_the_claims(world: World, ask: Open) -> None:
     assert now(asks.open_mailbox(world, ask)) == WRONG
     assert world.claims.done == []

@@ -5,8 +5,8 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from conftest import wait_until
 from dialogs.memory import Clock
+from support import wait_until
 from twisted.internet.defer import Deferred
 
 from node import pools
@@ -52,7 +52,12 @@ class Scene:
         wait_until(turned, or_fail="the pool never answered")
         return answers[0]
 
-    def hang(self) -> tuple[Deferred, threading.Event]:
+    def stall(self) -> None:
+        """Let what waits have waited for too long."""
+        self.clock.now += 2 * STALL_SECONDS
+        self.pool.expire()
+
+    def hang(self, *, after_stall: bool = False) -> tuple[Deferred, threading.Event]:
         """Run a call that lasts until its gate is opened."""
         gate, started = threading.Event(), threading.Event()
         self.gates.append(gate)
@@ -63,7 +68,8 @@ class Scene:
             return "late"
 
         answer = self.pool.run(work)
-        self.pool.expire()
+        if after_stall:
+            self.stall()
         wait_until(started.is_set, or_fail="the work never began")
         return answer, gate
 
@@ -112,10 +118,10 @@ def test_a_call_that_hangs_fails_in_time_and_tells_when_it_is_over(scene: Scene)
     answer, gate = scene.hang()
     outcomes: list[object] = []
     answer.addErrback(outcomes.append)
-    scene.clock.now += 30
+    scene.clock.now += 29
     scene.pool.expire()
     assert not outcomes
-    scene.clock.now += 1
+    scene.clock.now += 2
     scene.pool.expire()
     failure = outcomes[0]
     assert failure.check(TimedOut)
@@ -135,24 +141,20 @@ def test_a_second_thread_helps_only_where_a_call_has_stalled(scene: Scene) -> No
     scene.hang()
     second = scene.pool.run(lambda: "second")
     assert scene.pool._threads == 1
-    scene.clock.now += STALL_SECONDS
-    scene.pool.expire()
+    scene.stall()
     assert scene.answer(second) == "second"
     assert scene.pool._threads == 2
     third = scene.pool.run(lambda: "third")
-    scene.clock.now += STALL_SECONDS
-    scene.pool.expire()
+    scene.stall()
     assert scene.answer(third) == "third"
     assert scene.pool._threads == 2, "the one that slept was woken"
 
 
 def test_all_threads_hang_and_what_waits_is_done_when_one_comes_back(scene: Scene) -> None:
     _, first_gate = scene.hang()
-    scene.clock.now += 1
-    scene.hang()
+    scene.hang(after_stall=True)
     waiting = scene.pool.run(lambda: "patience")
-    scene.clock.now += 1
-    scene.pool.expire()
+    scene.stall()
     scene.reactor.turn()
     assert scene.pool._threads == 2, "never more than the limit"
     assert not waiting.called
@@ -176,8 +178,7 @@ def test_a_closed_pool_ends_its_threads_after_their_work() -> None:
     scene = Scene()
     _, gate = scene.hang()
     idle = scene.pool.run(lambda: "done")
-    scene.clock.now += 1
-    scene.pool.expire()
+    scene.stall()
     assert scene.answer(idle) == "done"
     scene.pool.close()
     assert scene.reactor.readers == []

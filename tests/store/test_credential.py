@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from support import GUID
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from support import GUID
 
 from store import credential
 from store.credential import NOBODY, NONCE_OCTETS, Credential, seal, unseal

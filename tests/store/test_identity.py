@@ -6,8 +6,8 @@ import uuid
 from pathlib import Path
 
 import pytest
-from support import GUID
 from failing_disk import FailingDisk, fails
+from support import GUID
 
 from store import files, identity
 from store.errors import Exists, Misconfigured, Missing, Unavailable
