@@ -129,8 +129,14 @@ class MailServer(SMTP):
                 self._set_post_data_state()  # type: ignore[no-untyped-call]
 
     async def _receive(self, spool: Spool) -> bool:
-        """Read up to the end of the message; tell whether it kept to the size limit."""
+        """
+        Read up to the end of the message; tell whether it kept to the size limit.
+
+        Whatever fails on the way is raised at the end: what follows is still the message, and must not be taken for
+        commands.
+        """
         fits, at_line_start = True, True
+        failure: Exception | None = None
         while True:
             try:
                 # RFC 5321 section 2.3.8: CRLF ends a line, a bare LF or CR never does.
@@ -141,12 +147,17 @@ class MailServer(SMTP):
                 whole = False
             if at_line_start and part.startswith(b"."):
                 if part == b".\r\n":
+                    if failure is not None:
+                        raise failure
                     return fits
                 part = part[1:]  # RFC 5321 section 4.5.2
             at_line_start = whole
             fits = fits and spool.octets + len(part) <= self._inbound.octets_max
-            if fits:
-                await spool.add(part)
+            if fits and failure is None:
+                try:
+                    await spool.add(part)
+                except Exception as error:  # noqa: BLE001
+                    failure = error
             self._reset_timeout()
 
     async def _deliver(self, transaction: Transaction, spool: Spool) -> None:

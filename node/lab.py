@@ -6,6 +6,7 @@ Knows       processes, ports and the clients of the standard library.
 """
 
 import poplib
+import random
 import signal
 import smtplib
 import socket
@@ -31,6 +32,7 @@ STOP_SECONDS_MAX = 40.0  # Above a node's own DRAIN_SECONDS.
 DOMAIN = "example.com"
 ACCOUNTS = {"ada": "lovelace", "grace": "hopper", "alan": "turing"}
 SHARED_PORT = 1110
+PORTS = range(15_000, 32_000)  # Linux gives 32768 and above to outgoing connections, other systems 49152 and above.
 
 
 @frozen(kw_only=True)
@@ -195,10 +197,21 @@ class Lab:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens at just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """
+    Return a port that nobody has just now, and that is not given twice.
+
+    Rejected: port 0, for which the kernel chooses one of those it also gives to outgoing connections: one of these
+    could have it when the node starts, or starts again after it was killed.
+    """
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe:
+            if port not in _given and probe.connect_ex(("127.0.0.1", port)) != 0:
+                _given.add(port)
+                return port
+
+
+_given: set[int] = set()
 
 
 def _is_free(port: int) -> bool:

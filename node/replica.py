@@ -10,12 +10,13 @@ Knows       Registry through the ledger pool, the store's domains through the di
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from node import journal
 from node.pools import Pool
 from store.claim import Beat
 from store.domain import MailStore
-from store.errors import StoreError
+from store.errors import Missing, StoreError
 from store.registry import Registration, Registry
 
 RECONCILE_SECONDS = 60.0  # How soon a directory that somebody made by hand is registered.
@@ -119,4 +120,8 @@ class Replica:
         self.missing_directories = tuple(domain for domain in self.domains if domain not in directories)
 
     def _directories(self) -> dict[str, bool]:
-        return {domain: self._store.is_locked(path) for domain, path in self._store.domains().items()}
+        found = {}
+        for domain, path in self._store.domains().items():
+            with suppress(Missing):  # It was deleted between the two looks.
+                found[domain] = self._store.is_locked(path)
+        return found

@@ -83,7 +83,7 @@ def directory_name(local: str) -> str:
 
 def local_of_directory(name: str) -> str | None:
     """Return the mailbox name of a directory in any case (adopted trees), or None where it is no mailbox."""
-    folded = name.lower()
+    folded = unicodedata.normalize("NFC", name.lower())  # A tree that was copied from a Mac is in NFD.
     if folded.startswith(MAILBOX_PREFIX.lower()) and folded.endswith(MAILBOX_SUFFIX):
         return folded[len(MAILBOX_PREFIX) : -len(MAILBOX_SUFFIX)]
     return None

@@ -22,6 +22,7 @@ from store import files, identity
 from store.address import MAILBOX_PREFIX, Address, directory_name, local_of_directory, normal_domain
 from store.errors import BrokenAlias, Exists, Missing, Refused, StoreError, Unavailable
 from store.mailbox import Mailbox, newest, write_setting
+from store.message import MESSAGE_SUFFIX
 from store.names import NameSource
 
 LINKS_MAX = 8  # An alias of an alias of …; more is a loop. Linux itself gives up at 40.
@@ -60,12 +61,10 @@ class MailStore:
         :raises Missing: there is none. BrokenAlias: a link that loops or leads outside the store.
         """
         path = f"{self.root}/{address.domain}/{directory_name(address.local)}"
-        try:
-            # The ordinary case costs one look at one name.
-            if files.link_target(path) is None:
+        # The ordinary case costs two looks. A domain that is a link would give its mailboxes two claims each.
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if files.kind(path) == "directory" and files.kind(f"{self.root}/{address.domain}") == "directory":
                 return Mailbox(path, f"{address.domain}/{address.local}")
-        except (FileNotFoundError, NotADirectoryError):
-            pass
         try:
             return self._find_in_any_case(address)
         except Missing:
@@ -82,8 +81,13 @@ class MailStore:
     def domain_path(self, domain: str) -> str:
         """Return the directory of a domain. :raises Missing: there is none."""
         path = f"{self.root}/{domain}"
-        if files.exists(path):
-            return path
+        with suppress(FileNotFoundError):
+            found = files.kind(path)
+            if found == "directory":
+                return path
+            if found == "link":
+                message = f"{path} is a link; a domain can't be one: make the domain, and aliases in it"
+                raise BrokenAlias(message)
         name = self._folded_names(self.root).get(domain)
         if name is not None:
             return f"{self.root}/{name}"
@@ -168,8 +172,9 @@ class MailStore:
                 domain = normal_domain(name)
             except Refused:
                 continue
-            if files.is_directory(path):
-                found[domain] = path
+            with suppress(FileNotFoundError):
+                if files.kind(path) == "directory":
+                    found[domain] = path
         return found
 
     def entries(self, domain: str) -> Iterator[Entry]:
@@ -273,10 +278,19 @@ class MailStore:
         for doomed in files.list_names(domain_directory):
             if doomed.startswith(".deleted-"):
                 path = f"{domain_directory}/{doomed}"
-                with suppress(FileNotFoundError):  # Another node finishes it too.
-                    for name in files.list_names(path):
-                        removed += files.unlink(f"{path}/{name}") and name.lower().endswith(".eml")
-                files.remove_directory(path)
+                removed += self._empty_and_remove(path)
+        return removed
+
+    def _empty_and_remove(self, directory: str) -> int:
+        """Remove a directory with all that an adopted tree may hold in it; return how many messages went."""
+        removed = 0
+        with suppress(FileNotFoundError):  # Another node finishes it too.
+            for name in files.list_names(directory):
+                try:
+                    removed += files.unlink(f"{directory}/{name}") and name.lower().endswith(MESSAGE_SUFFIX)
+                except IsADirectoryError:
+                    removed += self._empty_and_remove(f"{directory}/{name}")
+        files.remove_directory(directory)
         return removed
 
     def delete_domain(self, domain: str, progress: Callable[[Address], None]) -> int:
@@ -300,11 +314,17 @@ class MailStore:
 
     def set_lock(self, directory: str, *, locked: bool) -> None:
         """Lock or unlock a mailbox or a domain, given its directory."""
-        write_setting(directory, self.names, "lock", state="on" if locked else "off")
+        try:
+            write_setting(directory, self.names, "lock", state="on" if locked else "off")
+        except FileNotFoundError:
+            raise self._missing(f"{directory} is gone") from None
 
     def is_locked(self, directory: str) -> bool:
         """Tell whether the administrator locked this mailbox or domain (not whether its domain is)."""
-        return locked_in(files.list_names(directory))
+        try:
+            return locked_in(files.list_names(directory))
+        except FileNotFoundError:
+            raise self._missing(f"{directory} is gone") from None
 
 
 def locked_in(listing: list[str]) -> bool:

@@ -16,6 +16,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Literal
 
 from store.errors import Full, StoreError, Unavailable
 
@@ -24,7 +25,7 @@ DIRECTORY_MODE = 0o750
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # An answer about a name, not about the share. ESTALE is here for directories that another host removed.
-_ANSWERS = (FileNotFoundError, FileExistsError, NotADirectoryError)
+_ANSWERS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 
 
 def failure(error: OSError) -> StoreError:
@@ -199,11 +200,19 @@ def make_link(target: str, path: str) -> None:
         sync_directory(os.path.dirname(path))
 
 
+def kind(path: str) -> Literal["directory", "link", "other"]:
+    """Return what has a name, links not followed. FileNotFoundError where nothing has it, or nothing yet (NFS)."""
+    with _told():
+        mode = os.lstat(path).st_mode
+        return "directory" if stat.S_ISDIR(mode) else "link" if stat.S_ISLNK(mode) else "other"
+
+
 def link_target(path: str) -> str | None:
     """Return where a link points, or None for what is no link."""
+    if kind(path) != "link":  # First, because it costs no exception in the ordinary case.
+        return None
     with _told():
-        # lstat first: it costs no exception in the ordinary case, a mailbox that is no alias.
-        return os.readlink(path) if stat.S_ISLNK(os.lstat(path).st_mode) else None
+        return os.readlink(path)
 
 
 def exists(path: str) -> bool:

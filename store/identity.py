@@ -58,7 +58,8 @@ def found(root: str, guid: uuid.UUID, method: str) -> Identity:
     if MARKER in listing:
         message = f"{root} has a marker already ({MARKER}); nothing was changed"
         raise Exists(message)
-    strangers = [name for name in listing if "." not in name.strip(".") and name != "lost+found"]
+    # Hidden names are the file server's own, such as .snapshot.
+    strangers = [name for name in listing if "." not in name and name != "lost+found"]
     if strangers:
         message = f"{root} holds {strangers[0]!r}, which is no domain directory; use an empty directory"
         raise Misconfigured(message)

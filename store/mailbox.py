@@ -247,12 +247,15 @@ class Mailbox:
         :raises LeaseLapsed: it said no; what was not removed yet stays (HalfRemoved: some was).
         """
         left: list[Message] = []
-        for index, message in enumerate(messages):
+        removed = 0
+        for message in messages:
             if not still_ours():
-                detail = f"mailbox {self.key}: the lease lapsed during the removal; the rest was not removed"
-                raise (HalfRemoved if index else LeaseLapsed)(detail)
+                detail = f"mailbox {self.key}: the lease lapsed during the removal; {removed} removed, the rest was not"
+                raise (HalfRemoved if removed else LeaseLapsed)(detail)
             try:
-                if not files.unlink(f"{self.path}/{message.name}") and not files.is_directory(self.path):
+                if files.unlink(f"{self.path}/{message.name}") or files.is_directory(self.path):
+                    removed += 1
+                else:
                     left.append(message)
             except (Unavailable, NotADirectoryError):
                 left.append(message)

@@ -1,7 +1,7 @@
 """The transport that the protocol sees, and the client at its other end, in memory: slow, broken or half closed."""
 
-from types import SimpleNamespace
-
+from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
@@ -34,7 +34,7 @@ class MemoryConnection:
         self.most_held = 0
         if not with_some_data:
             self.writeSomeData = None
-        self.protocol = factory.buildProtocol(None)
+        self.protocol = factory.buildProtocol(IPv4Address("TCP", "192.0.2.7", 40000))
         self.protocol.makeConnection(self)
         self.pump()
 
@@ -100,10 +100,7 @@ class MemoryConnection:
 
     # The transport that the protocol sees (twisted.internet.tcp.Connection as far as the node uses it)
 
-    def getPeer(self) -> SimpleNamespace:
-        return SimpleNamespace(host="192.0.2.7")
-
-    def writeSomeData(self, data: bytes) -> int:
+    def writeSomeData(self, data: bytes) -> int:  # noqa: N802
         assert not self.buffer, "these bytes would overtake those that wait"
         taken = max(0, min(len(data), self.size, self.room - len(self.kernel)))
         self.kernel += data[:taken]
@@ -119,22 +116,22 @@ class MemoryConnection:
             self.producerPaused = True
             self.producer.pauseProducing()
 
-    def registerProducer(self, producer: object, streaming: bool) -> None:
+    def registerProducer(self, producer: object, streaming: bool) -> None:  # noqa: N802
         assert streaming
         self.producer = producer
 
-    def unregisterProducer(self) -> None:
+    def unregisterProducer(self) -> None:  # noqa: N802
         self.producer = None
 
-    def pauseProducing(self) -> None:
+    def pauseProducing(self) -> None:  # noqa: N802
         self.reading_paused = True
 
-    def resumeProducing(self) -> None:
+    def resumeProducing(self) -> None:  # noqa: N802
         self.reading_paused = False
 
-    def loseConnection(self) -> None:
+    def loseConnection(self) -> None:  # noqa: N802
         self.disconnecting = True
 
-    def abortConnection(self) -> None:
+    def abortConnection(self) -> None:  # noqa: N802
         # As twisted's: connectionLost() comes with the reactor's next turn.
         self.aborted = True

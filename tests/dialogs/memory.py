@@ -1,7 +1,8 @@
 """A node's POP3 side in memory: claims within the process, pools of all kinds, a store to fill."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from support import GUID
 from twisted.internet.defer import Deferred
@@ -52,6 +53,27 @@ class MemoryClaims:
         claim = self.by_mailbox.pop(mailbox, None)
         if claim is not None:
             claim.lost = True
+
+
+class OrderedClaims(MemoryClaims):
+    """Notes what is done, and fails where it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[str] = []
+        self.failure: Exception | None = None
+
+    async def take(self, mailbox: str):
+        self.done.append("take")
+        if self.failure:
+            raise self.failure
+        return await super().take(mailbox)
+
+    async def confirm(self, claim) -> bool:
+        self.done.append("confirm")
+        if self.failure:
+            raise self.failure
+        return await super().confirm(claim)
 
 
 class HandPool:
@@ -169,3 +191,14 @@ def factory_of(world: World, clock: Callable[[], float] | None = None, *, plain_
     )
     factory.logins, factory.ends = logins, ends
     return factory
+
+
+def now(coroutine: Coroutine) -> Any:
+    """Return what a coroutine that waits for nothing returns, or raise what it raises."""
+    results: list[object] = []
+    failures: list[BaseException] = []
+    Deferred.fromCoroutine(coroutine).addCallbacks(results.append, lambda failure: failures.append(failure.value))
+    if failures:
+        raise failures[0]
+    assert results, "it waits for something"
+    return results[0]

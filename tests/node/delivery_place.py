@@ -1,6 +1,7 @@
 """Where deliveries take place: a server in this process, or a live node; and a client that says just what it is told."""
 
 import asyncio
+import io
 import itertools
 import socket
 import threading
@@ -174,14 +175,20 @@ class MemoryPlace(Place):
 
     def received(self, user: str) -> list[bytes]:
         connection = MemoryConnection(factory_of(world_of(self.house)))
-        position = 0
+        served = io.BytesIO()
 
-        def readline() -> bytes:
-            nonlocal position
-            start, position = position, connection.received.index(b"\r\n", position) + 2
-            return connection.received[start:position]
+        def read_on() -> None:
+            position = served.tell()
+            written = served.seek(0, io.SEEK_END)
+            served.write(connection.received[written:])
+            served.seek(position)
 
-        return retrieve(Exchange(connection.send, readline), user)
+        def send(data: bytes) -> None:
+            connection.send(data)
+            read_on()
+
+        read_on()
+        return retrieve(Exchange(send, served.readline), user)
 
     def stop(self) -> None:
         async def close() -> None:

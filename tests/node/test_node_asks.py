@@ -1,44 +1,19 @@
-"""Open, Fetch, Remove: failures become refusals, and nothing goes without a last look at the claim."""
+"""Open: failures become refusals, and IN-USE is for right credentials only."""
 
-from collections.abc import Coroutine
 from pathlib import Path
 
 import pytest
-from dialogs.memory import HandPool, House, MemoryClaims, world_of
+from dialogs.memory import HandPool, House, OrderedClaims, now, world_of
 from twisted.internet.defer import Deferred
 
-from node.pools import TimedOut
 from node.pop3 import asks
-from node.pop3.asks import WRONG, Opened, Started, World
-from node.pop3.session import Fetch, Open, Refusal, Remove
+from node.pop3.asks import WRONG, Opened, World
+from node.pop3.session import Open, Refusal
 from store import credential, files
-from store.errors import Full, LedgerUnavailable, Overloaded, Unavailable
-from store.mailbox import CHUNK_OCTETS, Mailbox
-from store.message import Message
+from store.errors import LedgerUnavailable
 
 ADA, KEY = "ada@example.org", "example.org/ada"
 OPEN = Open(ADA, "lovelace")
-
-
-class OrderedClaims(MemoryClaims):
-    """Notes what is done, and fails where it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.done: list[str] = []
-        self.failure: Exception | None = None
-
-    async def take(self, mailbox: str):
-        self.done.append("take")
-        if self.failure:
-            raise self.failure
-        return await super().take(mailbox)
-
-    async def confirm(self, claim) -> bool:
-        self.done.append("confirm")
-        if self.failure:
-            raise self.failure
-        return await super().confirm(claim)
 
 
 @pytest.fixture
@@ -52,14 +27,6 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
 @pytest.fixture
 def world(house: House) -> World:
     return world_of(house, claims=OrderedClaims())
-
-
-def now(coroutine: Coroutine) -> object:
-    """Return what a coroutine that waits for nothing returns."""
-    results: list[object] = []
-    Deferred.fromCoroutine(coroutine).addBoth(results.append)
-    assert results, "it waits for something"
-    return results[0]
 
 
 def opened(world: World) -> Opened:
@@ -169,163 +136,3 @@ def test_an_alias_that_leads_elsewhere_since_it_was_remembered(house: House, wor
     third = now(asks.open_mailbox(world, ask))
     assert isinstance(third, Opened)
     assert list(world.claims.by_mailbox) == ["example.org/bob"]
-
-
-# Fetch
-
-
-def fetched(world: World, mailbox: Opened, number: int, following: tuple[Message, ...] = ()) -> object:
-    return now(asks.fetch(world, mailbox, Fetch(mailbox.snapshot.messages[number], None, following)))
-
-
-def test_a_short_message_brings_the_following_along(house: House, world: World) -> None:
-    for text in (b"one", b"two", b"x" * CHUNK_OCTETS, b"four"):
-        house.message(ADA, text)
-    mailbox = opened(world)
-    assert fetched(world, mailbox, 0, mailbox.snapshot.messages[1:]) == Started(b"one\r\n", None)
-    assert list(mailbox.ahead.values()) == [b"two\r\n"], "no more than CHUNK_OCTETS in one trip"
-    assert fetched(world, mailbox, 1) == Started(b"two\r\n", None)
-    long = fetched(world, mailbox, 2)
-    assert isinstance(long, Started)
-    assert long.reading is not None
-    long.reading.close()
-
-
-@pytest.mark.parametrize("following", [False, True])
-def test_a_message_that_another_program_removed(house: House, world: World, *, following: bool) -> None:
-    house.message(ADA, b"one")
-    house.message(ADA, b"two")
-    mailbox = opened(world)
-    files.unlink(f"{mailbox.mailbox.path}/{mailbox.snapshot.messages[1].name}")
-    if following:
-        assert fetched(world, mailbox, 0, mailbox.snapshot.messages[1:]) == Started(b"one\r\n", None)
-    refusal = fetched(world, mailbox, 1)
-    assert isinstance(refusal, Refusal)
-    assert refusal.code == "SYS/TEMP"
-    assert "gone" in refusal.text
-
-
-@pytest.mark.parametrize("error", [Overloaded("busy"), Full("/srv/mail"), OSError("/srv/mail")])
-def test_a_fetch_that_fails_is_refused_and_the_session_goes_on(
-    house: House, world: World, error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    house.message(ADA, b"one")
-    mailbox = opened(world)
-
-    def broken(*_arguments: object) -> None:
-        raise error
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Mailbox, "read", broken)
-        refusal = fetched(world, mailbox, 0)
-    assert isinstance(refusal, Refusal)
-    assert refusal.code == "SYS/TEMP"
-    assert "/srv/mail" not in refusal.text
-    assert fetched(world, mailbox, 0) == Started(b"one\r\n", None)
-
-
-# Remove
-
-
-def removal(world: World, mailbox: Opened) -> object:
-    return now(asks.remove(world, mailbox, Remove(mailbox.snapshot.messages)))
-
-
-@pytest.mark.invariant("I5")
-@pytest.mark.parametrize("how", ["broken", "lapsed", "no answer"])
-def test_nothing_is_removed_where_the_claim_is_not_known_to_be_ours(house: House, world: World, how: str) -> None:
-    house.message(ADA, b"one")
-    mailbox = opened(world)
-    if how == "broken":
-        world.claims.break_claim(KEY)
-    elif how == "lapsed":
-        world.claims.lapsed = True
-    else:
-        world.claims.failure = LedgerUnavailable("gone")
-    refusal = removal(world, mailbox)
-    assert isinstance(refusal, Refusal)
-    assert refusal.code == "SYS/TEMP"
-    assert len(house.uids(ADA)) == 1
-    assert not claimed(world)
-
-
-@pytest.mark.invariant("I5")
-def test_a_claim_lost_between_the_last_look_and_the_disk(house: House) -> None:
-    house.message(ADA, b"one")
-    pool = HandPool()
-    world = world_of(house)
-    mailbox = opened(world)
-    waiting = world_of(house, disk=pool, claims=world.claims)
-    outcomes: list[object] = []
-    Deferred.fromCoroutine(asks.remove(waiting, mailbox, Remove(mailbox.snapshot.messages))).addBoth(outcomes.append)
-    world.claims.break_claim(KEY)
-    pool.drain()
-    assert isinstance(outcomes[0], Refusal)
-    assert "nothing was removed" in outcomes[0].text
-    assert len(house.uids(ADA)) == 1
-
-
-def test_nothing_marked_nothing_asked(house: House, world: World) -> None:
-    house.message(ADA, b"one")
-    mailbox = opened(world)
-    assert now(asks.remove(world, mailbox, Remove(()))) == 0
-    assert "confirm" not in world.claims.done
-    assert not claimed(world)
-    assert len(house.uids(ADA)) == 1
-
-
-def test_a_removal_gives_the_claim_back_and_counts_what_is_left(
-    house: House, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    house.message(ADA, b"one")
-    house.message(ADA, b"two")
-    mailbox = opened(world)
-    unlink = files.unlink
-
-    def sticky(path: str) -> bool:
-        if path.endswith(mailbox.snapshot.messages[0].name):
-            raise Unavailable("read-only")
-        return unlink(path)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(files, "unlink", sticky)
-        assert removal(world, mailbox) == 1
-    assert len(house.uids(ADA)) == 1
-    assert not claimed(world)
-
-
-@pytest.mark.invariant("I5")
-def test_a_removal_that_timed_out_keeps_the_claim_until_its_thread_is_done(house: House) -> None:
-    house.message(ADA, b"one")
-    pool = HandPool()
-    world = world_of(house)
-    mailbox = opened(world)
-    waiting = world_of(house, disk=pool, claims=world.claims)
-    outcomes: list[object] = []
-    Deferred.fromCoroutine(asks.remove(waiting, mailbox, Remove(mailbox.snapshot.messages))).addBoth(outcomes.append)
-    finished: Deferred[None] = Deferred()
-    pool.fail(TimedOut("the share hangs", finished))
-    assert isinstance(outcomes[0], Refusal)
-    assert claimed(world), "the thread may wake up and go on"
-    finished.callback(None)
-    assert not claimed(world)
-
-
-def test_litter_is_swept_on_the_way_out_and_its_failure_is_told(
-    house: House, world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    with open(f"{house.find(ADA).path}/.tmp-abc", "wb"):
-        pass
-    mailbox = opened(world)
-    assert mailbox.has_litter
-    swept: list[str] = []
-    monkeypatch.setattr(Mailbox, "sweep", lambda self, _names: swept.append(self.key))
-    now(asks.close(world, mailbox))
-    assert swept == [KEY]
-
-    def broken(*_arguments: object) -> None:
-        raise Unavailable("the share hangs")
-
-    monkeypatch.setattr(Mailbox, "sweep", broken)
-    now(asks.close(world, opened(world)))
-    assert "sweep_failed" in caplog.text

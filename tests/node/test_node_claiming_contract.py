@@ -1,11 +1,10 @@
 """What a session may count on of the claims: the double in memory and the real ones on a real ledger, alike."""
 
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
-from dialogs.memory import Clock, MemoryClaims
-from twisted.internet.defer import Deferred
+from dialogs.memory import Clock, MemoryClaims, now
 
 from node import claims as claims_module
 from node.claims import Claim, Claiming, Claims
@@ -17,17 +16,6 @@ from store.keys import Keys
 from store.ledger import Ledger
 
 ADA, BOB = "example.org/ada", "example.org/bob"
-
-
-def now(coroutine: Coroutine) -> object:
-    """Return what a coroutine that waits for nothing returns, or raise what it raises."""
-    results: list[object] = []
-    failures: list[BaseException] = []
-    Deferred.fromCoroutine(coroutine).addCallbacks(results.append, lambda failure: failures.append(failure.value))
-    if failures:
-        raise failures[0]
-    assert results, "it waits for something"
-    return results[0]
 
 
 class Subject:

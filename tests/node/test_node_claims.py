@@ -1,85 +1,21 @@
-"""The claims of a node against a ledger that forgets, stalls and ends leases, with the clock in the test's hand."""
+"""The lease of a node: the clock, beats, a ledger that forgets, and the deaths of others."""
 
-import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from dialogs.memory import Clock, HandPool
-from twisted.internet.defer import Deferred
+from dialogs.ledger import Cluster
+from dialogs.memory import HandPool, now
 
 from node import claims as claims_module
-from node.claims import MARGIN_SECONDS, Claim, Claims, DeathWatch
+from node.claims import MARGIN_SECONDS, DeathWatch
 from node.pools import InlinePool
 from store import claim as claim_module
-from store.claim import LEASE_TTL_SECONDS, ClaimRequest, ClaimTable
+from store.claim import LEASE_TTL_SECONDS, ClaimTable
 from store.errors import InUse, LeaseLapsed, LedgerUnavailable, Misconfigured
-from store.keys import Keys, connection_name
-from store.ledger import Ledger
+from store.keys import connection_name
 
 ADA, BOB = "example.org/ada", "example.org/bob"
-
-
-def now(coroutine: Coroutine) -> Any:
-    results: list[object] = []
-    failures: list[BaseException] = []
-    Deferred.fromCoroutine(coroutine).addCallbacks(results.append, lambda failure: failures.append(failure.value))
-    if failures:
-        raise failures[0]
-    assert results, "it waits for something"
-    return results[0]
-
-
-class CutTable(ClaimTable):
-    """A table whose exchanges can fail before the ledger hears of them, or after."""
-
-    cut: str = ""
-
-    def exchange(self, lease: str, requests: list[ClaimRequest]) -> list[str]:
-        return self._through(lambda: ClaimTable.exchange(self, lease, requests))
-
-    def beat(self, *arguments: Any) -> Any:
-        return self._through(lambda: ClaimTable.beat(self, *arguments))
-
-    def _through(self, call: Callable[[], Any]) -> Any:
-        if self.cut == "before":
-            raise LedgerUnavailable("the question was lost")
-        answer = call()
-        if self.cut == "after":
-            raise LedgerUnavailable("the answer was lost")
-        return answer
-
-
-class Cluster:
-    """Nodes that share a store's keys on one ledger."""
-
-    def __init__(self, url: str) -> None:
-        self.url, self.keys, self.clock = url, Keys(str(uuid.uuid4())), Clock()
-        self.ledgers: list[Ledger] = []
-
-    def node(self, name: str = "n1", incarnation: str = "1", pool: Any = None) -> Claims:
-        ledger = Ledger(self.url, connection_name(f"{name}~{incarnation}.1"))
-        self.ledgers.append(ledger)
-        claims = Claims(
-            node=name,
-            table=CutTable(ledger, self.keys),
-            ledger=ledger,
-            incarnation=incarnation,
-            pool=pool or InlinePool(),
-            facts=dict,
-            clock=self.clock,
-        )
-        if pool is None:
-            now(claims.join())
-            now(claims.beat())
-        return claims
-
-    def forget_everything(self) -> None:
-        """As a ledger that was restarted without its memory."""
-        self.ledgers[0]._redis.delete(*(getattr(self.keys, name) for name in ("epoch", "leases", "nodes", "claims")))
-
-    def held(self, mailbox: str = ADA) -> bool:
-        return mailbox in self.ledgers[0].hash(self.keys.claims)
 
 
 @pytest.fixture
@@ -164,11 +100,11 @@ def test_a_new_epoch_gets_our_claims_back(cluster: Cluster, monkeypatch: pytest.
     cluster.forget_everything()
     assert not now(node.confirm(claim))
     now(node.beat())
-    assert cluster.held()
+    assert cluster.held(ADA)
     assert node.still_ours(claim)
     assert now(node.confirm(claim))
     now(node.drop(claim))
-    assert not cluster.held()
+    assert not cluster.held(ADA)
 
 
 @pytest.mark.invariant("I5")
@@ -204,81 +140,6 @@ def test_a_new_ledger_grants_nothing_until_the_grace_is_over(cluster: Cluster, m
     assert not node.ready
     with pytest.raises(LedgerUnavailable, match="ledger is new"):
         now(node.take(ADA))
-
-
-# Drops that were not heard
-
-
-@pytest.mark.parametrize("cut", ["before", "after"])
-def test_a_drop_that_was_not_answered_is_sent_again(cluster: Cluster, cut: str) -> None:
-    node = cluster.node()
-    claim = now(node.take(ADA))
-    node._table.cut = cut
-    now(node.drop(claim))
-    assert cluster.held() == (cut == "before")
-    assert now(node.beat()) is None
-    node._table.cut = ""
-    now(node.beat())
-    assert not cluster.held()
-    assert node._owed == []
-
-
-def test_a_claim_that_was_granted_unheard_is_given_back(cluster: Cluster) -> None:
-    node = cluster.node()
-    node._table.cut = "after"
-    with pytest.raises(LedgerUnavailable):
-        now(node.take(ADA))
-    assert cluster.held()
-    node._table.cut = ""
-    now(node.beat())
-    assert not cluster.held()
-
-
-# One exchange in flight
-
-
-def test_what_comes_in_during_an_exchange_goes_with_the_next(cluster: Cluster) -> None:
-    node = cluster.node()
-    node._pool = HandPool()
-    outcomes: list[object] = []
-    for mailbox in (ADA, BOB, ADA):
-        Deferred.fromCoroutine(node.take(mailbox)).addBoth(outcomes.append)
-    assert len(node._pool.calls) == 1
-    node._pool.step()
-    assert len(node._pool.calls) == 1, "two waited and go together"
-    node._pool.step()
-    assert [type(outcome) for outcome in outcomes[:2]] == [Claim, Claim]
-    assert outcomes[2].check(InUse)
-    assert node.held == 2
-
-
-def test_what_waited_while_its_lease_ended_is_not_done_for_the_next(cluster: Cluster) -> None:
-    node = cluster.node()
-    pool = node._pool = HandPool()
-    outcomes: list[object] = []
-    for mailbox in (ADA, BOB):
-        Deferred.fromCoroutine(node.take(mailbox)).addBoth(outcomes.append)
-    node._pool = InlinePool()
-    now(node.join())
-    node._pool = pool
-    pool.drain()
-    assert [outcome.check(LeaseLapsed) for outcome in outcomes] == [LeaseLapsed, LeaseLapsed]
-    assert not cluster.held(BOB)
-    assert node.held == 0
-
-
-def test_however_many_wait_none_is_forgotten(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims_module, "BATCH_MAX", 2)
-    node = cluster.node()
-    pool = node._pool = HandPool()
-    outcomes: list[object] = []
-    for number in range(8):
-        Deferred.fromCoroutine(node.take(f"example.org/{number}")).addBoth(outcomes.append)
-    node._pool = InlinePool()
-    now(node.join())
-    node._pool = pool
-    pool.drain()
-    assert len(outcomes) == 8, "what waited in the name of a lease that ended has to be told"
 
 
 # Others
@@ -327,7 +188,7 @@ def test_leaving_frees_everything(cluster: Cluster) -> None:
 
 class TestDeathWatch:
     LEASE, OTHER = "n2~abc.1", "n3~def.2"
-    HERE = {connection_name(LEASE), connection_name(OTHER)}
+    HERE = frozenset({connection_name(LEASE), connection_name(OTHER)})
 
     def test_two_looks_without_a_connection_that_was_seen(self) -> None:
         watch = DeathWatch()

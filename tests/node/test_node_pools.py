@@ -20,10 +20,10 @@ class HandReactor:
     def __init__(self) -> None:
         self.readers: list[ThreadPool] = []
 
-    def addReader(self, reader: ThreadPool) -> None:
+    def addReader(self, reader: ThreadPool) -> None:  # noqa: N802
         self.readers.append(reader)
 
-    def removeReader(self, reader: ThreadPool) -> None:
+    def removeReader(self, reader: ThreadPool) -> None:  # noqa: N802
         self.readers.remove(reader)
 
     def turn(self) -> None:

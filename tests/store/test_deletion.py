@@ -127,13 +127,13 @@ def test_an_unmounted_share_is_unavailable_and_never_missing(store, attempt):
 
 @pytest.mark.invariant("I9")
 def test_a_share_that_goes_away_in_the_middle_of_finding_is_unavailable(store, monkeypatch):
-    real = files.link_target
+    real = files.kind
 
-    def link_target(path):
+    def kind(path):
         unmount(store)
         return real(path)
 
-    monkeypatch.setattr(files, "link_target", link_target)
+    monkeypatch.setattr(files, "kind", kind)
     with pytest.raises(Unavailable):
         store.find(ADA)
 
