@@ -100,15 +100,14 @@ class MailStore:
 
     def _mailbox_path(self, address: Address) -> str | None:
         """Return the directory or link of an address, unresolved."""
-        path = f"{self.root}/{address.domain}/{directory_name(address.local)}"
+        domain_path = self.domain_path(address.domain)
+        path = f"{domain_path}/{directory_name(address.local)}"
         if files.exists(path):
             return path
-        domain_path = self.domain_path(address.domain)
         name = self._folded_names(domain_path).get(directory_name(address.local))
         if name is not None:
             return f"{domain_path}/{name}"
         files.look_again(domain_path)
-        path = f"{domain_path}/{directory_name(address.local)}"
         return path if files.exists(path) else None
 
     def _folded_names(self, directory: str, *, fresh: bool = False) -> dict[str, str]:
