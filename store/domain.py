@@ -118,10 +118,14 @@ class MailStore:
         if known is not None and not fresh and now - known[0] < FOLDED_SECONDS:
             return known[1]
         try:
-            # Only names that their lower case would miss: an ordinary tree costs no memory.
-            folded = {name.lower(): name for name in files.list_names(directory) if name != name.lower()}
+            listing = files.list_names(directory)
         except (FileNotFoundError, NotADirectoryError):
-            folded = {}
+            return {}
+        if directory == self.root and identity.MARKER not in listing:
+            # Not kept, like the failure above: a share that was away for a second would be empty for ten (I9).
+            return {}
+        # Only names that their lower case would miss: an ordinary tree costs no memory.
+        folded = {name.lower(): name for name in listing if name != name.lower()}
         # P3_bob.mbx itself has an upper-case letter: the directory's own spelling is no other case.
         folded = {
             (directory_name(local) if (local := local_of_directory(lower)) is not None else lower): name

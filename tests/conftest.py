@@ -13,6 +13,7 @@ from store.names import NameSource
 
 __all__ = ["GUID", "wait_until"]
 
+
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[ValkeyServer]:
     """One real Valkey for all tests that do not break it."""

@@ -207,7 +207,7 @@ def _start(mailbox: Mailbox, ask: Fetch) -> tuple[Started, dict[str, bytes]]:
 def _read(mailbox: Mailbox, message: Message) -> Started:
     reading = mailbox.read(message)
     first = reading.next_chunk()
-    if len(first) < message.octets:
+    if len(first) != message.octets:  # Longer, too: another program may still be writing its file.
         return Started(first, reading)
     reading.close()
     return Started(first, None)

@@ -1,7 +1,6 @@
 """The transport that the protocol sees, and the client at its other end, in memory: slow, broken or half closed."""
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 

@@ -20,6 +20,8 @@ class CutTable(ClaimTable):
     cut: str = ""
 
     def exchange(self, lease: str, requests: list[ClaimRequest]) -> list[str]:
+        if self.cut == "exchange":
+            raise LedgerUnavailable("the question was lost")
         return self._through(lambda: ClaimTable.exchange(self, lease, requests))
 
     def beat(self, *arguments: Any) -> Any:

@@ -163,6 +163,23 @@ def test_at_a_live_node(dialog: Dialog, live: LivePlace) -> None:
         live.end()
 
 
+@pytest.mark.cluster
+def test_a_client_that_reads_late_gets_everything_from_a_live_node(live: LivePlace) -> None:
+    live.house.mailbox("slow@late.example", "lovelace")
+    live.house.message("slow@late.example", b"A: b\n\n" + b"0123456789abcdef\n" * 100_000)
+    slow, other = live.connect(), live.connect()
+    try:
+        slow.send(b"USER slow@late.example\r\nPASS lovelace\r\n" + b"RETR 1\r\n" * 8 + b"QUIT\r\n")
+        for line in (b"CAPA\r\n", b"QUIT\r\n"):
+            other.send(line)
+        assert other.file.read().endswith(b"+OK bye\r\n"), "one client's sloth must not hold up another"
+        received = slow.file.read()
+        assert received.count(b"\r\n0123456789abcdef") == 800_000
+        assert received.endswith(b".\r\n+OK bye\r\n")
+    finally:
+        live.end()
+
+
 def test_there_are_enough_dialogs_and_each_says_what_it_shows() -> None:
     assert len(DIALOGS) >= 60
     assert all(len(dialog.shows) > 10 for dialog in DIALOGS)

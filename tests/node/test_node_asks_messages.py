@@ -95,6 +95,28 @@ def test_a_fetch_that_fails_is_refused_and_the_session_goes_on(
     assert fetched(world, mailbox, 0) == Started(b"one\r\n", None)
 
 
+def test_an_adopted_file_that_grew_since_the_login_is_read_to_its_end(house: House, world: World) -> None:
+    house.file(ADA, "old.eml", b"A: b\n")
+    mailbox = opened(world)
+    house.file(ADA, "old.eml", b"x" * 3 * CHUNK_OCTETS)
+    started = fetched(world, mailbox, 0)
+    assert isinstance(started, Started)
+    assert started.reading is not None, "a client that takes the first chunk for the whole would remove the rest"
+    octets = len(started.first)
+    while chunk := started.reading.next_chunk():
+        octets += len(chunk)
+    assert octets == 3 * CHUNK_OCTETS + 2
+
+
+def test_a_following_message_that_is_longer_than_its_name_says_is_left_for_later(house: House, world: World) -> None:
+    house.message(ADA, b"one")
+    house.file(ADA, "zzz.eml", b"A: b\n")
+    mailbox = opened(world)
+    house.file(ADA, "zzz.eml", b"x" * 1000)
+    assert fetched(world, mailbox, 0, mailbox.snapshot.messages[1:]) == Started(b"one\r\n", None)
+    assert mailbox.ahead == {}
+
+
 # Remove
 
 

@@ -54,6 +54,22 @@ def test_a_claim_that_was_granted_unheard_is_given_back(cluster: Cluster) -> Non
     assert not cluster.held(ADA)
 
 
+def test_an_owed_drop_stays_owed_until_it_is_heard(cluster: Cluster) -> None:
+    node = cluster.node()
+    claim = now(node.take(ADA))
+    node._table.cut = "before"
+    now(node.drop(claim))
+    node._table.cut = "exchange"
+    assert now(node.beat()) is None, "the beat was heard, the drop was not"
+    assert len(node._owed) == 1
+    assert node.trouble
+    node._table.cut = ""
+    assert now(node.beat()) is not None
+    assert node._owed == []
+    assert not cluster.held(ADA)
+    assert now(node.take(ADA))
+
+
 # One exchange in flight
 
 

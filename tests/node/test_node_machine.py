@@ -81,6 +81,11 @@ class TwoSessions(RuleBasedStateMachine):
     def gone(self, client: int) -> None:
         self.connections[client] = self.sessions[client] = None
 
+    def notice_the_end(self, client: int) -> None:
+        connection = self.connections[client]
+        if connection is not None and connection.closed:
+            self.gone(client)
+
     def session(self, client: int) -> ModelSession:
         found = self.sessions[client]
         assert found is not None
@@ -105,8 +110,7 @@ class TwoSessions(RuleBasedStateMachine):
         for client, connection in enumerate(self.connections):
             if connection is not None:
                 connection.pump()
-                if connection.closed:
-                    self.gone(client)
+                self.notice_the_end(client)
 
     # A client
 
@@ -115,6 +119,7 @@ class TwoSessions(RuleBasedStateMachine):
         user, password = "post@example.org" if alias else ADA, "lovelace" if right else "babbage"
         if self.sessions[client] is not None:
             assert self.say(client, f"USER {user}").startswith(b"-ERR")
+            self.notice_the_end(client)  # The tenth refusal of a connection is its last.
             return
         if sasl:
             reply = self.say(client, "AUTH PLAIN " + base64.b64encode(f"\0{user}\0{password}".encode()).decode())
@@ -129,9 +134,7 @@ class TwoSessions(RuleBasedStateMachine):
             octets = sum(len(it.content) for it in self.stored)
             assert reply == b"+OK %d messages (%d octets)\r\n" % (len(self.stored), octets)
             self.sessions[client] = ModelSession(list(self.stored))
-        connection = self.connections[client]
-        if connection is not None and connection.closed:
-            self.gone(client)
+        self.notice_the_end(client)
 
     @rule(client=clients)
     def drop(self, client: int) -> None:
@@ -231,6 +234,6 @@ def test_two_sessions_and_deliveries(monkeypatch: pytest.MonkeyPatch) -> None:
     run_state_machine_as_test(
         TwoSessions,
         settings=settings(
-            max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=600, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

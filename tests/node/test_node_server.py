@@ -1,5 +1,6 @@
 """Sockets: turns, back-pressure, time-outs."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,17 @@ def test_more_pipelined_commands_than_one_batch(factory: Pop3Factory) -> None:
     connection.send(LOGIN + b"NOOP\r\n" * (3 * PIPELINED_MAX + 1) + b"QUIT\r\n")
     assert connection.received.count(b"+OK\r\n") == 3 * PIPELINED_MAX + 1
     assert connection.closed
+
+
+def test_a_message_that_is_gone_is_refused_in_its_turn(house: House, factory: Pop3Factory) -> None:
+    house.file(ADA, "1.eml", b"A: b\n")
+    house.file(ADA, "2.eml", b"A: c\n")
+    connection = MemoryConnection(factory)
+    connection.send(LOGIN)
+    os.unlink(f"{house.find(ADA).path}/1.eml")
+    connection.send(b"RETR 1\r\nTOP 1 0\r\nRETR 2\r\n")
+    assert connection.received.count(b"-ERR [SYS/TEMP] the message is gone") == 2
+    assert connection.received.endswith(b"A: c\r\n.\r\n")
 
 
 # Time

@@ -1,5 +1,6 @@
 """winpop as an administrator types it, on a real store and a real ledger."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,20 @@ def opens(console: Console, user: str, password: str) -> bool:
 
     admin = console.admin()
     return isinstance(EncryptedFile(admin.store, admin._key).verify(user, password), Yes)
+
+
+def test_delete_domain_declined_and_without_its_directory(with_ada: Console, mail_store: MailStore) -> None:
+    outcome = with_ada.type("delete", "example.com", stdin="n\n", terminal=True)
+    assert (outcome.code, outcome.err) == (1, "winpop: nothing was deleted\n")
+    assert "Delete the domain example.com with 1 mailboxes and all their mail? [y/N]" in outcome.out
+    with_ada.done("add", "empty.example")
+    Path(mail_store.domain_path("empty.example")).rmdir()
+    out = with_ada.done("delete", "empty.example").out
+    assert out == "Domain empty.example had no directory any more; it is not registered any more either.\n"
+
+
+def test_a_deletion_at_a_terminal_shows_where_it_is(with_ada: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    outcome = with_ada.type("delete", "example.com", "/y")
+    assert outcome.code == 0
+    assert outcome.err == f"\r\x1b[Kdeleting {ADA}\r\x1b[K"
