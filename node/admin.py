@@ -21,7 +21,7 @@ from store.address import Address, normal_domain
 from store.claim import ClaimTable, HeldClaim, NodeFacts
 from store.credential import Credential, seal
 from store.domain import MailStore, locked_in
-from store.errors import Missing, Refused
+from store.errors import BrokenAlias, Missing, Refused
 from store.keys import Keys
 from store.ledger import Ledger
 from store.mailbox import newest, write_setting
@@ -135,7 +135,12 @@ class Admin:
     def delete_mailbox(self, text: str, confirm: Confirm) -> Report:
         """Delete a mailbox with its mail, or an alias alone."""
         address = Address.parse(text)
-        mailbox = self.store.find(address)
+        try:
+            mailbox = self.store.find(address)
+        except (BrokenAlias, Missing):
+            if not self.store.delete_alias(address):
+                raise
+            return Report((f"Alias {address} deleted. It led to no mailbox.",), {"alias": str(address)})
         if self.store.delete_alias(address):
             sentence = f"Alias {address} deleted. The mailbox {_address(mailbox.key)} and its mail are untouched."
             return Report((sentence,), {"alias": str(address)})

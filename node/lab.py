@@ -5,6 +5,7 @@ Guarantees  only processes that the lab started are ever signalled, and stop() e
 Knows       processes, ports and the clients of the standard library.
 """
 
+import itertools
 import poplib
 import random
 import signal
@@ -198,20 +199,16 @@ class Lab:
 
 def free_port() -> int:
     """
-    Return a port that nobody has just now, and that is not given twice.
+    Return a port that nobody listens at just now, and that is not given twice.
 
     Rejected: port 0, for which the kernel chooses one of those it also gives to outgoing connections: one of these
     could have it when the node starts, or starts again after it was killed.
     """
-    while True:
-        port = random.choice(PORTS)
-        with socket.socket() as probe:
-            if port not in _given and probe.connect_ex(("127.0.0.1", port)) != 0:
-                _given.add(port)
-                return port
+    return next(port for port in _ports if _is_free(port))
 
 
-_given: set[int] = set()
+# From a random place on, so that two labs on one machine are unlikely to meet.
+_ports = itertools.islice(itertools.cycle(PORTS), random.randrange(len(PORTS)), None)
 
 
 def _is_free(port: int) -> bool:

@@ -65,7 +65,7 @@ def as_json(status: Status) -> dict[str, object]:
 def as_text(status: Status) -> str:
     """Return what a person wants to see."""
     lines = [
-        f"{'NODE':<16} {'STATE':<6} {'HOST':<16} {'PID':>7} {'UP':>8} {'SESSIONS':>8} {'CLAIMS':>6} {'DOMAINS':>9}  REMARK"
+        f"{'NODE':<16} {'STATE':<6} {'HOST':<16} {'PID':>7} {'UP':>13} {'SESSIONS':>8} {'CLAIMS':>6} {'DOMAINS':>9}  REMARK"
     ]
     for node in status.nodes:
         facts = node.facts
@@ -73,7 +73,7 @@ def as_text(status: Status) -> str:
         applied = f"v{facts.get('registrations')}/v{status.version}"
         lines.append(
             f"{node.node:<16} {'up' if node.alive else 'GONE':<6} {facts.get('host', '?'):<16} {facts.get('pid', '?'):>7} "
-            f"{up:>8} {facts.get('sessions', 0):>8} {facts.get('claims', 0):>6} {applied:>9}  {_remark(node, status.version)}"
+            f"{up:>13} {facts.get('sessions', 0):>8} {facts.get('claims', 0):>6} {applied:>9}  {_remark(node, status.version)}"
         )
     if not status.nodes:
         lines.append("no node has joined; start one with: mailroot node")

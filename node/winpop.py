@@ -125,7 +125,10 @@ def _confirm(options: dict[str, str]) -> Callable[[str], bool]:
             return True
         if not sys.stdin.isatty():
             raise UsageError(f"{question} Nobody is there to answer; add /y to do it without asking")
-        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+        try:
+            return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+        except EOFError:  # Ctrl-D
+            return False
 
     return ask
 
@@ -182,9 +185,8 @@ def _stat(admin: Admin, words: list[str], _options: dict[str, str]) -> Report:
     else:
         rows = []
         for domain in admin.domains():
-            boxes = (
-                [] if domain["problem"] else [b for b in admin.mailboxes(str(domain["domain"])) if not b["alias_of"]]
-            )
+            rows_of_domain = [] if domain["problem"] else admin.mailboxes(str(domain["domain"]))
+            boxes = [box for box in rows_of_domain if not box["alias_of"] and not box["problem"]]
             counts = {key: sum(int(str(box[key])) for box in boxes) for key in ("messages", "octets")}
             rows.append({"domain": domain["domain"], "mailboxes": len(boxes), **counts})
     lines = []

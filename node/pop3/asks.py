@@ -111,6 +111,11 @@ async def _give_up(world: World, claim: Claim | None, refusal: Refusal) -> Refus
     return refusal
 
 
+def at_hand(opened: Opened, ask: Fetch) -> bytes | None:
+    """Return a whole message that came along with an earlier one, if it did."""
+    return opened.ahead.pop(ask.message.name, None)
+
+
 async def fetch(world: World, opened: Opened, ask: Fetch) -> Started | Refusal:
     """
     Read the first chunk of a message; most messages are no longer.
@@ -118,9 +123,6 @@ async def fetch(world: World, opened: Opened, ask: Fetch) -> Started | Refusal:
     A trip to the disk is worth CHUNK_OCTETS, so short messages bring the following along: messages never change, and
     a client that reads one mostly reads the next.
     """
-    ahead = opened.ahead.pop(ask.message.name, None)
-    if ahead is not None:
-        return Started(ahead, None)
     began = time.monotonic()
     try:
         opened.ahead.clear()

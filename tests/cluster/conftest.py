@@ -1,15 +1,14 @@
 """The scene of each module, what its logs must never hold, and the figures at the end of the run."""
 
-import base64
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from journals import judge_logs
 from proxy import Proxy
 from scene import Scene
 
-from node.lab import ACCOUNTS, Lab, LabNode
+from node.lab import Lab, LabNode
 
 _figures: dict[str, str] = {}
 
@@ -53,20 +52,6 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             yield made
     finally:
         lab.proxy.close()
-
-
-def judge_logs(scene: Scene) -> None:
-    """No secret and no body in any line (I10), and no bug."""
-    secrets = scene.secrets()
-    secrets += [base64.b64encode(secret.encode()).decode()[:12] for secret in secrets]
-    secrets += ["body-of-token", str(scene.lab.guid), *ACCOUNTS.values()]
-    logs = list(Path(scene.lab.directory).glob("*.log"))
-    assert len(logs) >= len(scene.lab.nodes)
-    for log in logs:
-        for line in log.read_text().splitlines():
-            assert not any(secret in line for secret in secrets), f"{log.name}: {line}"
-            assert " ERROR " not in line, f"{log.name}: {line}"
-            assert not line.startswith("Traceback"), log.read_text()[-3000:]
 
 
 @pytest.hookimpl

@@ -3,6 +3,7 @@
 import signal
 import smtplib
 import socket
+import time
 
 import pytest
 from load import Load
@@ -15,6 +16,30 @@ pytestmark = pytest.mark.cluster
 
 KILL_SECONDS_MAX = 2.0
 LAPSE_SECONDS_MAX = LEASE_TTL_SECONDS + 1.0
+
+
+class HalfSent:
+    """A delivery that is between DATA and the final dot; its MTA keeps the connection afterwards."""
+
+    def __init__(self, scene: Scene, node: LabNode, mailbox: str) -> None:
+        self._scene, self._mailbox, self._token = scene, mailbox, scene.token()
+        self._client = smtplib.LMTP("127.0.0.1", node.ports.lmtp, local_hostname="an MTA", timeout=5)
+        self._client.ehlo_or_helo_if_needed()
+        self._client.mail("sender@example.net")
+        self._client.rcpt(mailbox)
+        assert self._client.docmd("DATA")[0] == 354
+        self._client.send(f"Subject: {self._token}\r\n\r\n".encode())
+
+    def finish(self) -> None:
+        """Send the rest: it is accepted, and then the node ends the connection."""
+        self._client.send(b"the other half\r\n.\r\n")
+        code, reply = self._client.getreply()
+        assert code == 250, reply
+        self._scene.history.note_accepted(
+            self._mailbox, reply.decode().rpartition(" ")[2], self._token, time.monotonic()
+        )
+        assert self._client.getreply()[0] == 421, "a connection that was busy keeps the node from stopping"
+        self._client.close()
 
 
 def is_refused(port: int) -> bool:
@@ -100,6 +125,7 @@ def test_a_node_that_is_told_to_stop_lets_its_sessions_finish(scene: Scene):
             idle = smtplib.LMTP(
                 "127.0.0.1", leaving.ports.lmtp, local_hostname="an MTA that keeps connections", timeout=5
             )
+            half_sent = HalfSent(scene, leaving, scene.mailbox("drained-later"))
             leaving.signal(signal.SIGTERM)
             assert idle.getreply()[0] == 421, "an idle connection for mail would keep the node from stopping"
             idle.close()
@@ -112,6 +138,8 @@ def test_a_node_that_is_told_to_stop_lets_its_sessions_finish(scene: Scene):
             assert "[IN-USE]" in scene.refusal(scene.node(2), mailbox), "it gave the claim away under its session"
             assert session.fetch(uids[1])
             assert session.quit() == "+OK bye"
+            assert leaving.process.poll() is None, "it did not wait for its delivery"
+            half_sent.finish()
             seconds = wait_until(lambda: leaving.process.poll() is not None, "it did not end", 10.0)
             scene.figure("SIGTERM of a node: it ends after its last session", seconds)
             assert leaving.process.returncode == 0

@@ -56,10 +56,11 @@ class DyingDisk:
                 descriptor, content = arguments
                 os.write(descriptor, content[: len(content) // 2])
                 die()
-            answer = real(*arguments, **options)
-            if dying and self._mode == "after":
-                die()
-            return answer
+            try:
+                return real(*arguments, **options)
+            finally:  # "No such file" is an answer too.
+                if dying and self._mode == "after":
+                    die()
 
         return call
 

@@ -234,6 +234,6 @@ def test_two_sessions_and_deliveries(monkeypatch: pytest.MonkeyPatch) -> None:
     run_state_machine_as_test(
         TwoSessions,
         settings=settings(
-            max_examples=600, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
