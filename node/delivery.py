@@ -119,20 +119,21 @@ class MailServer(SMTP):
             spool = Spool(self._inbound.disk)
             self.busy = True
             try:
-                if await self._receive(spool):
-                    await self._deliver(transaction, spool)
+                trouble = await self._receive(spool)
+                if trouble:
+                    await self._refuse(transaction, trouble)
                 else:
-                    await self.push(f"552 5.3.4 the message has more than {self._inbound.octets_max} octets")
+                    await self._deliver(transaction, spool)
             finally:
                 self.busy = False
                 await self._inbound.disk.run(spool.close).asFuture(self.loop)
                 self._set_post_data_state()  # type: ignore[no-untyped-call]
 
-    async def _receive(self, spool: Spool) -> bool:
+    async def _receive(self, spool: Spool) -> str:
         """
-        Read up to the end of the message; tell whether it kept to the size limit.
+        Read up to the end of the message; return "" or the reply that says why it is refused.
 
-        Whatever fails on the way is raised at the end: what follows is still the message, and must not be taken for
+        Whatever fails on the way is told at the end: what follows is still the message, and must not be taken for
         commands.
         """
         fits, at_line_start = True, True
@@ -148,8 +149,8 @@ class MailServer(SMTP):
             if at_line_start and part.startswith(b"."):
                 if part == b".\r\n":
                     if failure is not None:
-                        raise failure
-                    return fits
+                        return await self.handle_exception(failure)
+                    return "" if fits else f"552 5.3.4 the message has more than {self._inbound.octets_max} octets"
                 part = part[1:]  # RFC 5321 section 4.5.2
             at_line_start = whole
             fits = fits and spool.octets + len(part) <= self._inbound.octets_max
@@ -159,6 +160,10 @@ class MailServer(SMTP):
                 except Exception as error:  # noqa: BLE001
                     failure = error
             self._reset_timeout()
+
+    async def _refuse(self, transaction: Transaction, reply: str) -> None:  # noqa: ARG002
+        """Refuse a message that was read to its end."""
+        await self.push(reply)
 
     async def _deliver(self, transaction: Transaction, spool: Spool) -> None:
         """
@@ -219,6 +224,10 @@ class LmtpServer(MailServer):
     async def smtp_EHLO(self, hostname: str) -> None:  # noqa: N802
         """RFC 2033 section 4.1."""
         await self.smtp_HELO(hostname)
+
+    async def _refuse(self, transaction: Transaction, reply: str) -> None:
+        for _ in transaction.rcpt_tos:
+            await self.push(reply)
 
     async def _deliver(self, transaction: Transaction, spool: Spool) -> None:
         for recipient in transaction.rcpt_tos:

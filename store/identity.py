@@ -24,6 +24,7 @@ MARKER = ".mailroot"
 LAYOUT = 1
 METHODS = ("encrypted_file",)  # The other two methods of the seed are not built yet.
 KEY_OCTETS = 32
+EXAMPLE_GUID = uuid.UUID("00000000-0000-4000-8000-000000000000")  # deploy/node.yaml's: known to everybody.
 
 
 def derived_key(guid: uuid.UUID, store_id: str, purpose: str) -> bytes:
@@ -49,6 +50,11 @@ def found(root: str, guid: uuid.UUID, method: str) -> Identity:
     """
     if method not in METHODS:
         message = f"the method {method!r} is not one of {', '.join(METHODS)}"
+        raise Misconfigured(message)
+    if guid == EXAMPLE_GUID:
+        message = (
+            "the GUID is the example's, which everybody knows, and it is the key to the passwords: uuidgen makes one"
+        )
         raise Misconfigured(message)
     try:
         listing = files.list_names(root)

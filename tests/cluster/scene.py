@@ -92,6 +92,14 @@ class Session:
             self._client.dele(self._number(uid))
             self.seen.marked.append(uid)
 
+    def mark_all(self) -> None:
+        """Mark every message, pipelined: there may be many."""
+        uids = self.list()
+        self._client.sock.sendall(b"".join(b"DELE %d\r\n" % number for number in range(1, len(uids) + 1)))
+        for uid in uids:
+            self._client._getresp()
+            self.seen.marked.append(uid)
+
     def _number(self, uid: str) -> int:
         return self.list().index(uid) + 1
 

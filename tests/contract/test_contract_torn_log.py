@@ -91,3 +91,12 @@ def test_a_reader_beside_many_writers_has_everything_in_the_end(registry, ledger
     assert reader.version == registry.version()
     assert len(reader.domains) == 4 * 25 + 1
     assert reader.domains == {entry.domain: entry for entry in Registry(ledger, keys).changes_after(0)}
+
+
+def test_a_log_at_rest_is_read_once(registry, monkeypatch):
+    registry.register("a.example", "add", "north")
+    looks = []
+    real = registry._ledger.sorted_since
+    monkeypatch.setattr(registry._ledger, "sorted_since", lambda *asked: looks.append(asked) or real(*asked))
+    assert len(registry.changes_after(0)) == 1
+    assert len(looks) == 1

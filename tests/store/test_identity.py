@@ -139,3 +139,9 @@ def test_keys_differ_by_guid_store_and_purpose():
     keys = {identity.derived_key(*arguments) for arguments in [base, base, *others]}
     assert len(keys) == 4
     assert {len(key) for key in keys} == {identity.KEY_OCTETS}
+
+
+def test_no_store_is_made_with_the_guid_of_the_example(tmp_path):
+    with pytest.raises(Misconfigured, match="uuidgen"):
+        identity.found(str(tmp_path), identity.EXAMPLE_GUID, "encrypted_file")
+    assert str(identity.EXAMPLE_GUID) in (Path(__file__).parents[2] / "deploy/node.yaml").read_text()
