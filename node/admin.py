@@ -66,6 +66,9 @@ class Admin:
         self._ledger.milliseconds()  # Rather no directory than one that nobody registered.
         made = self.store.add_domain(domain)
         registered, registration = self._registry.register(domain, "add", _who())
+        if registered and not made and self.store.is_locked(self.store.domain_path(domain)):
+            # The ledger lost its memory; the lock is still in the directory.
+            _, registration = self._registry.register(domain, "lock", _who())
         facts = {"domain": domain, "directory_made": made, "registered": registered, "version": _version(registration)}
         if made and registered:
             return Report((f"Domain {domain} added. Every node receives its mail from now on.",), facts)

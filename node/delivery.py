@@ -183,7 +183,7 @@ class MailServer(SMTP):
             sender="" if transaction.mail_from in (None, "<>") else str(transaction.mail_from),
             helo=str(self.session.host_name if self.session else ""),
             peer=_peer(self.session),
-            protocol=f"UTF8{self.protocol.removeprefix('E')}" if transaction.smtp_utf8 else self.protocol,
+            protocol=self._with(transaction),
             node=inbound.node,
         )
         facts: dict[str, object] = {
@@ -205,6 +205,13 @@ class MailServer(SMTP):
         seconds = time.monotonic() - began
         journal.event("delivery", **facts, mailbox=mailbox.key, uid=message.uid, octets=message.octets, seconds=seconds)
         return f"250 2.0.0 delivered as {message.uid}"
+
+    def _with(self, transaction: Transaction) -> str:
+        """Return the protocol's word for the Received header (RFC 3848, RFC 6531 section 4.3)."""
+        if transaction.smtp_utf8:
+            return f"UTF8{self.protocol.removeprefix('E')}"
+        said_helo = self.session is not None and not self.session.extended_smtp
+        return "SMTP" if said_helo else self.protocol
 
 
 class LmtpServer(MailServer):

