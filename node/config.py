@@ -234,16 +234,31 @@ def parse(text: str, path: str = "node.yaml") -> Config:
     return Config(**settings)  # type: ignore[arg-type]  # each was checked by its key's own function
 
 
+class _Loader(yaml.SafeLoader):
+    """Tells the line of a value that looks like a date or a number and is none, where PyYAML only fails."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 (PyYAML's own)
+        """Return the value of a node."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError):
+            problem = "a value looks like a date or a number and is none; put it in quotes"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
+
 def _compose(text: str, path: str) -> tuple[yaml.Node, dict[object, object]]:
     """Return the text as nodes, which know their lines, and as values."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        values = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path}:{line}: not YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(f"{path}:{line}: not YAML: the character #x{error.character:04x} is not allowed") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not YAML that a person would write: brackets within brackets") from None
     if not isinstance(values, dict) or root is None:
         raise ConfigError(f"{path}:1: needs keys and values; deploy/node.yaml is an example")
     return root, values
@@ -257,6 +272,7 @@ def _flat(
     seen: set[str] = set()
 
     def add(key: str, line: int, value: object) -> None:
+        key = key if key.isprintable() else repr(key)
         if key in seen:
             mistakes.append((line, f"{key} is given twice"))
         seen.add(key)

@@ -23,6 +23,7 @@ from node import journal
 from node.envelope import Envelope, trace
 from node.pools import Pool
 from node.spool import Spool
+from node.startup import BACKLOG
 from store.address import Address
 from store.domain import MailStore
 from store.errors import Full, Missing, Refused, StoreError, Unavailable
@@ -95,8 +96,8 @@ class MailServer(SMTP):
         return False
 
     def end(self) -> None:
-        """Close the connection if no delivery is under way (the node stops)."""
-        if not self.busy and self.transport is not None:
+        """Close the connection if no delivery is under way (the node stops). Harmless to repeat."""
+        if not self.busy and self.transport is not None and not self.transport.is_closing():
             _dismiss(self.transport, b"421 4.3.2 the service is stopping, try again later\r\n")
 
     async def handle_exception(self, error: Exception) -> str:
@@ -317,6 +318,6 @@ def _peer(session: Session | None) -> str:
 async def listen(
     kind: type[MailServer], inbound: Inbound, listener: socket.socket, connections: set[MailServer]
 ) -> asyncio.Server:
-    """Serve a listening socket."""
+    """Serve a listening socket. The loop listens once more, and would let the kernel keep 100 connections only."""
     loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: kind(inbound, connections), sock=listener)
+    return await loop.create_server(lambda: kind(inbound, connections), sock=listener, backlog=BACKLOG)

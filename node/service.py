@@ -322,6 +322,8 @@ class Node:
         deadline = self.reactor.seconds() + DRAIN_SECONDS
         while (self.pop3.sessions or self._mail_connections) and self.reactor.seconds() < deadline:
             await deferLater(self.reactor, 0.05)
+            for connection in list(self._mail_connections):
+                connection.end()  # Those that were busy: their client may keep the connection for its next message.
         for session in list(self.pop3.sessions):
             session.abort("stopped")
         deadline = self.reactor.seconds() + HOUSEKEEPING_SECONDS

@@ -5,6 +5,7 @@ import os
 import shutil
 import smtplib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -57,10 +58,17 @@ class Account:
                 uids.append(reply.decode().rpartition(" ")[2])
         return uids
 
+    def _files(self) -> list[Path]:
+        local = self.user.partition("@")[0]
+        return sorted((self.lab.store / DOMAIN / f"P3_{local}.mbx").glob("*.eml"))
+
     def count(self) -> int:
         """Return how many messages lie in the store."""
-        local = self.user.partition("@")[0]
-        return len(list((self.lab.store / DOMAIN / f"P3_{local}.mbx").glob("*.eml")))
+        return len(self._files())
+
+    def contents(self) -> list[bytes]:
+        """Return the messages as they lie in the store, which is as RETR sends them."""
+        return [path.read_bytes() for path in self._files()]
 
 
 _numbers = itertools.count(1)

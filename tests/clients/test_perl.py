@@ -35,3 +35,27 @@ def test_net_pop3(program, account, lacking):
     assert [line.split()[2] for line in lines if line.startswith("uid ")] == uids
     assert lines[3:] == ["top=Subject: one", "last=.dotted", "left=1"]
     assert account.count() == 1
+
+
+SENDING = r"""
+use strict; use warnings; use Net::SMTP;
+my ($port, @to) = @ARGV;
+my $smtp = Net::SMTP->new('127.0.0.1', Port => $port, Hello => 'old.example', Timeout => 20) or die "no connection: $@";
+$smtp->mail('perl@example.net') or die $smtp->message;
+my @good = $smtp->recipient(@to, { SkipBad => 1 });
+print "good=@good\n";
+$smtp->data("Subject: p\n\n.dotted\n.\nend\n") or die $smtp->message;
+$smtp->quit or die;
+"""
+
+
+def test_net_smtp(program, account, lacking):
+    if subprocess.run([program, "-MNet::SMTP", "-e", "1"], capture_output=True, check=False).returncode:
+        lacking("this Perl has no Net::SMTP; Debian's package perl has")
+    command = [program, "-e", SENDING, str(account.smtp), account.user, "nobody@example.com"]
+    done = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"good={account.user}\n"
+    (message,) = account.contents()
+    assert message.startswith(b"Return-Path: <perl@example.net>\r\n")
+    assert message.endswith(b"\r\nSubject: p\r\n\r\n.dotted\r\n.\r\nend\r\n")

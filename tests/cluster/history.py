@@ -41,8 +41,9 @@ class Seen:
 
     @property
     def told_nothing(self) -> bool:
-        """It was told that nothing was removed."""
-        return self.answer is not None and self.answer.startswith("-ERR") and "nothing was removed" in self.answer
+        """It was told that nothing was removed, or that nobody could say whether it may remove."""
+        answer = self.answer or ""
+        return answer.startswith("-ERR") and ("nothing was removed" in answer or "claims unavailable" in answer)
 
 
 @define(eq=False, kw_only=True)
@@ -78,7 +79,11 @@ class History:
 
     def violations(self) -> list[str]:
         """Return a sentence for each broken promise."""
-        return [sentence for mailbox in sorted(self.readable) for sentence in self._of(mailbox)]
+        unread = {delivery.mailbox for delivery in self.accepted} - set(self.readable)
+        return [
+            *(f"{mailbox}: it received mail and nobody read it at the end" for mailbox in sorted(unread)),
+            *(sentence for mailbox in sorted(self.readable) for sentence in self._of(mailbox)),
+        ]
 
     def _of(self, mailbox: str) -> Iterator[str]:
         accepted = [delivery for delivery in self.accepted if delivery.mailbox == mailbox]

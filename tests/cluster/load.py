@@ -13,7 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
-from scene import Client, Refused, Scene, Session
+from pop import Client
+from scene import Refused, Scene, Session
 from support import wait_until
 
 STEPS_MAX = 400  # Of each thread: a test that hangs does not fill the disk.

@@ -38,6 +38,17 @@ def test_a_session_without_quit_may_overlap_another():
     assert history(lost, taken_over, accepted=[("a", 1)]).violations() == []
 
 
+def test_a_mailbox_that_nobody_read_proves_nothing():
+    unread = history()
+    unread.note_accepted("grace@example.com", "a", "token a", 1)
+    assert unread.violations() == ["grace@example.com: it received mail and nobody read it at the end"]
+
+
+def test_what_was_half_removed_is_what_was_asked():
+    half = seen(listed=("a", "b"), marked=["a", "b"], answer="-ERR session expired, only some of the marked messages")
+    assert history(half, accepted=[("a", 1), ("b", 2)], readable="b").violations() == []
+
+
 @pytest.mark.parametrize(
     ("broken", "sentence"),
     [
@@ -66,6 +77,11 @@ def test_a_session_without_quit_may_overlap_another():
             history(seen(listed=("a",), marked=["a"], answer="-ERR session expired, nothing was removed")),
             "said that nothing",
             id="told that nothing was removed",
+        ),
+        pytest.param(
+            history(seen(listed=("a",), marked=["a"], answer="-ERR [SYS/TEMP] mailbox claims unavailable (ref 1)")),
+            "said that nothing",
+            id="removed while nobody knew whose claim it is",
         ),
         pytest.param(
             history(

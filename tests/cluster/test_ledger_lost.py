@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import redis
+from commands import mailroot
 from load import Load
 from scene import Scene
 
@@ -27,6 +28,11 @@ def claims_held(node: LabNode) -> float:
     return next(float(line.split()[1]) for line in lines if line.startswith("mailroot_claims_held "))
 
 
+def is_alive(node: LabNode) -> bool:
+    with urllib.request.urlopen(f"http://127.0.0.1:{node.ports.http}/healthz", timeout=5) as page:
+        return page.status == 200
+
+
 def flush(scene: Scene) -> None:
     with redis.Redis.from_url(scene.lab.ledger_url) as client:
         client.flushall()
@@ -38,8 +44,9 @@ def restart(scene: Scene) -> None:
     scene.lab.start_ledger()
 
 
-def registered(scene: Scene) -> set[str]:
-    return {str(row["domain"]) for row in scene.lab.admin().domains() if row["registered"] and not row["problem"]}
+def registered(scene: Scene) -> dict[str, bool]:
+    """Return the registered domains, each with whether the nodes take it for locked."""
+    return {r.domain: r.locked for r in scene.lab.admin()._registry.changes_after(0) if not r.deleted}
 
 
 @pytest.mark.invariant("I5")
@@ -63,6 +70,9 @@ def test_without_a_ledger_mail_comes_in_and_sessions_read_on(proxied: Scene):
         asked = subprocess.run([*command, str(scene.lab.config_path)], capture_output=True, check=False)
         assert asked.returncode == 75
         assert not (scene.lab.store / "dark.example").exists(), "rather no directory than one nobody registered"
+        assert mailroot("cluster", "status", config=scene.lab.config_path).returncode == 75
+        scene.deliver_by_script(closed)
+        assert all(map(is_alive, scene.lab.nodes)), "/healthz must not follow /readyz: a supervisor would kill the node"
         wait_until(lambda: claims_held(second) == 0, "the lease never lapsed", LAPSE_SECONDS_MAX)
         assert patient.fetch(patient.list()[-1])
         assert patient.quit().startswith(EXPIRED)
@@ -79,7 +89,10 @@ def test_a_ledger_that_forgets_is_told_the_claims_again(proxied: Scene, forget: 
     scene, (holder, *others) = proxied, proxied.lab.nodes
     mailbox = scene.mailbox(f"forgotten-{forget.__name__}")
     uids = tuple(scene.deliver(holder, mailbox) for _ in range(2))
+    scene.lab.admin().add_domain("locked.example")
+    scene.lab.admin().set_lock("locked.example", locked=True)
     domains = registered(scene)
+    assert domains["locked.example"]
     with scene.judged(), Load(scene, f"{forget.__name__}-load"):
         session = scene.open(holder, mailbox)
         assert session.list() == uids
@@ -125,11 +138,13 @@ def test_a_node_that_sleeps_while_the_ledger_forgets_has_lost_its_claims(proxied
 @pytest.mark.invariant("I8")
 def test_a_node_in_a_partition_says_that_it_is_behind_and_removes_nothing(proxied: Scene):
     scene, (first, second, lonely) = proxied, proxied.lab.nodes
-    mailbox = scene.mailbox("partition")
+    mailbox, later = scene.mailbox("partition"), scene.mailbox("partition-healed")
     uids = tuple(scene.deliver(first, mailbox) for _ in range(3))
+    kept = scene.deliver(first, later)
     with scene.judged(), Load(scene, "partition-load"):
-        session = scene.open(lonely, mailbox)
+        session, patient = scene.open(lonely, mailbox), scene.open(lonely, later)
         session.mark(uids[0], uids[1])
+        patient.mark(kept)
         scene.lab.proxy.hole()
         successor, seconds = scene.open_when_free([first, second], mailbox, LAPSE_SECONDS_MAX)
         scene.figure("partition of a node from the ledger: its claimed mailbox opens at another", seconds)
@@ -137,7 +152,7 @@ def test_a_node_in_a_partition_says_that_it_is_behind_and_removes_nothing(proxie
         successor.mark(uids[0])
         assert successor.quit() == "+OK bye"
         scene.lab.admin().add_domain("later.example")
-        scene.lab.admin().add_mailbox("new@later.example", scene.password("new@later.example"))
+        scene.mailbox("new", "later.example")
         wait_until(lambda: scene.try_to_deliver(first, "new@later.example")[0] is not None, "node 1 never heard")
         scene.wait_for_trouble(lonely, "registrations", "changes of domains are not seen")
         assert scene.try_to_deliver(lonely, "new@later.example")[1].startswith("451 ")
@@ -149,7 +164,34 @@ def test_a_node_in_a_partition_says_that_it_is_behind_and_removes_nothing(proxie
         seconds = wait_until(lambda: not lonely.readiness(), "the node never came back")
         scene.figure("partition healed: the node is ready and knows the new domain", seconds)
         scene.deliver(lonely, "new@later.example")
+        assert patient.quit().startswith(EXPIRED), "a lease that was lost must not be picked up again"
     assert tuple(scene.history.readable[mailbox]) == uids[1:]
+    assert list(scene.history.readable[later]) == [kept]
+
+
+@pytest.mark.invariant("I5")
+def test_a_ledger_that_hangs_for_less_than_a_lease_ends_nobody(proxied: Scene):
+    """It answers late what it was asked long ago: a claim that nobody waits for any more must not stay."""
+    scene, (first, second, _) = proxied, proxied.lab.nodes
+    held, asked = scene.mailbox("hang-held"), scene.mailbox("hang-asked")
+    uids = [scene.deliver(first, held) for _ in range(2)]
+    with scene.judged(), Load(scene, "hang-load"):
+        session = scene.open(first, held)
+        session.mark(uids[0])
+        assert scene.lab.ledger is not None
+        process = scene.lab.ledger._process
+        process.send_signal(signal.SIGSTOP)
+        try:
+            assert scene.refusal(second, asked).startswith(TEMPORARY)
+            scene.wait_for_trouble(second, "ledger", "does not answer")
+            scene.deliver(second, asked)
+        finally:
+            process.send_signal(signal.SIGCONT)
+        successor, seconds = scene.open_when_free([first, second], asked, LEASE_TTL_SECONDS / 2)
+        scene.figure("ledger hung and answers again: a login at the node that asked meanwhile", seconds)
+        successor.quit()
+        assert session.quit() == "+OK bye"
+    assert list(scene.history.readable[held]) == uids[1:]
 
 
 @pytest.mark.invariant("I5")

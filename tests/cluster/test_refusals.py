@@ -95,6 +95,10 @@ def no_redis_url(lab: Lab) -> None:
     lab.configure(lab.nodes[0], redis="http://127.0.0.1/")
 
 
+def several_mistakes(lab: Lab) -> None:
+    lab.configure(lab.nodes[0], workers=0, lmtp={"listen": ["nowhere"]})
+
+
 def no_configuration(lab: Lab) -> None:
     lab.config_path.unlink()
 
@@ -110,6 +114,7 @@ def no_configuration(lab: Lab) -> None:
         (damaged_marker, ("is damaged", "Restore it from a backup")),
         (another_method, ("auth.method is encrypted_file, but the mail store", "was made for active_directory")),
         (no_redis_url, ("node1.yaml:4: redis needs a URL like redis://127.0.0.1:6379/0",)),
+        (several_mistakes, ("node1.yaml:11: lmtp.listen 'nowhere'", "node1.yaml:22: workers needs a whole number")),
         (no_configuration, ("No such file or directory", "--config FILE or MAILROOT_CONFIG")),
     ],
 )
@@ -122,11 +127,13 @@ def test_a_node_refuses_what_it_can_not_serve(lab: Lab, spoil: Callable[[Lab], N
     assert str(lab.guid) not in said
 
 
-def test_a_port_that_is_taken(lab: Lab):
-    with socket.create_server(("127.0.0.1", lab.nodes[0].ports.lmtp)):
+@pytest.mark.parametrize("which", ["pop3", "lmtp", "smtp", "http"])
+def test_a_port_that_is_taken(lab: Lab, which: str):
+    port = getattr(lab.nodes[0].ports, which)
+    with socket.create_server(("127.0.0.1", port)):
         code, said = start(lab)
     assert code == 78, said
-    assert f"lmtp.listen: can't listen at 127.0.0.1:{lab.nodes[0].ports.lmtp}: Address already in use" in said
+    assert f"{which}.listen: can't listen at 127.0.0.1:{port}: Address already in use" in said
     assert "Traceback" not in said
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from commands import mailroot
+from journals import judge_logs
 from scene import Scene
 
 from node.lab import Lab, wait_until
@@ -44,6 +45,7 @@ def test_a_worker_that_dies_is_started_again(tmp_path: Path):
         assert node.wait() == 0
         assert "worker_died worker=1 status=-9" in node.log_path.read_text()
         assert not any(map(is_alive, after.values()))
+        judge_logs(scene)
     finally:
         lab.stop()
 
