@@ -145,7 +145,7 @@ def _chunks(path: str) -> Generator[bytes, None, None]:
                 yield chunk
         finally:
             os.close(descriptor)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise
     except OSError as error:
         raise files.failure(error) from error
@@ -199,7 +199,7 @@ class Mailbox:
                     continue
                 try:
                     message = Message(foreign_uid(name), _octet_counts.octets(f"{self.path}/{name}"), name)
-                except FileNotFoundError:
+                except (FileNotFoundError, IsADirectoryError):
                     continue
             messages.append(message)
             octets += message.octets

@@ -41,6 +41,12 @@ def test_a_directory_inside_an_adopted_mailbox_goes_with_it(store):
     assert store.finish_deletions(f"{store.root}/example.com") == 0
 
 
+def test_a_directory_that_is_named_like_a_message_is_none(store):
+    mailbox = store.find(ADA)
+    os.mkdir(f"{mailbox.path}/1.eml")
+    assert mailbox.snapshot(mailbox.listing()).messages == ()
+
+
 def test_a_tree_copied_from_a_mac_is_found(store):
     decomposed = unicodedata.normalize("NFD", "zoë")
     os.mkdir(f"{store.root}/example.com/P3_{decomposed}.mbx")
