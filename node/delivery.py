@@ -105,6 +105,18 @@ class MailServer(SMTP):
         reference = journal.failure("delivery_bug", error, protocol=self.protocol)
         return f"451 4.3.0 internal failure, try again later (ref {reference})"
 
+    def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
+        """Read an address; upstream's parser, the standard library's, does not survive every malformed one."""
+        try:
+            return super()._getaddr(arg)
+        except Exception:  # noqa: BLE001 (IndexError, AttributeError and others of its own)
+            return None, None
+
+    @syntax("VRFY <address>")
+    async def smtp_VRFY(self, arg: str) -> None:  # noqa: N802
+        """Tell nobody who is here; upstream's own repeats octets that no reply can have."""
+        await self.push("252 2.5.1 no name is verified; send the mail" if arg else "501 5.5.4 VRFY takes an address")
+
     @syntax("DATA")
     async def smtp_DATA(self, arg: str) -> None:  # noqa: N802
         """Receive a message line by line and deliver it; upstream's own holds all of it in memory."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from delivery_place import DOMAIN, OCTETS_MAX, PASSWORD, Client, Exchange, LivePlace, MemoryPlace, Place
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from node.delivery import LINE_OCTETS
@@ -66,7 +66,10 @@ def test_any_bytes_come_back(memory: MemoryPlace, contents: list[bytes], cut: in
 
 
 VERBS = ("LHLO", "EHLO", "HELO", "MAIL FROM:", "RCPT TO:", "DATA", "RSET", "NOOP", "VRFY", "EXPN", "HELP", "AUTH", "X")
+ADDRESSES = st.text(st.sampled_from('<>@[]().,:;"\\ \ta0\udcff\xfc'), max_size=9)
 ARGUMENTS = st.one_of(
+    ADDRESSES,
+    ADDRESSES.map("<{}>".format),
     st.sampled_from(["", "<>", "<a@b.c>", "<a@b.c> SIZE=1", "<a@b.c> SMTPUTF8", "<a@b.c> BODY=8BITMIME", "PLAIN AA=="]),
     st.text(st.characters(max_codepoint=0x2FF, exclude_characters="\r\n"), max_size=30),
     st.just("y" * 2000),
@@ -75,6 +78,10 @@ LINES = st.lists(st.tuples(st.sampled_from(VERBS), ARGUMENTS).map(" ".join), max
 
 
 @FEW
+@example(
+    lines=["LHLO x", "VRFY 0@", "VRFY \udcff[", "MAIL FROM:<@[>", 'MAIL FROM:<"', "MAIL FROM:<>", "RCPT TO:<x@"],
+    lmtp=True,
+)
 @given(lines=LINES, lmtp=st.booleans())
 def test_each_command_has_one_reply_whatever_it_is(
     memory: MemoryPlace, caplog: pytest.LogCaptureFixture, lines: list[str], lmtp: bool
@@ -84,7 +91,7 @@ def test_each_command_has_one_reply_whatever_it_is(
     assume(sum(line.partition(" ")[0] in strange for line in lines) < 5)
     caplog.clear()
     with (memory.lmtp if lmtp else memory.smtp)() as client:
-        client.send("".join(f"{line}\r\n" for line in lines).encode() + b"QUIT\r\n")
+        client.send("".join(f"{line}\r\n" for line in [*lines, "QUIT"]).encode("utf-8", "surrogateescape"))
         codes = [client.reply()[:3] for _ in range(len(lines) + 1)]
         assert client.reply() == ""
     assert codes[-1] == "221"
