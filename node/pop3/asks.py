@@ -20,7 +20,7 @@ from node.claims import Claim, Claiming
 from node.pools import Pool, TimedOut
 from node.pop3.session import Fetch, Open, Refusal, Remove
 from store.domain import MailStore, locked_in
-from store.errors import InUse, LeaseLapsed, Locked, StoreError, Unavailable
+from store.errors import InUse, LeaseLapsed, LedgerUnavailable, Locked, StoreError, Unavailable
 from store.mailbox import CHUNK_OCTETS, Mailbox, Reading
 from store.message import Message, Snapshot
 
@@ -128,7 +128,7 @@ async def fetch(world: World, opened: Opened, ask: Fetch) -> Started | Refusal:
         opened.ahead.clear()
         started, following = await world.disk.run(_start, opened.mailbox, ask)
     except FileNotFoundError:
-        return Refusal("SYS/TEMP", "the message is gone: another program removed it")
+        return Refusal("SYS/TEMP", "the message is gone, or the mail store is away")
     except Exception as error:  # noqa: BLE001
         return _refusal(error, "fetch", mailbox=opened.mailbox.key, uid=ask.message.uid)
     else:
@@ -217,6 +217,8 @@ def _read(mailbox: Mailbox, message: Message) -> Started:
 
 def _refusal(error: BaseException, ask: str, **fields: object) -> Refusal:
     """Return what the client hears of a failure, and tell the operator the rest."""
+    if ask == "open" and isinstance(error, LeaseLapsed):
+        error = LedgerUnavailable(error.detail)  # For somebody who logs in no session has expired.
     if isinstance(error, InUse):
         return Refusal("IN-USE", error.public)
     if isinstance(error, Locked):
