@@ -110,12 +110,12 @@ class MailStore:
         files.look_again(domain_path)
         return path if files.exists(path) else None
 
-    def _folded_names(self, directory: str, *, fresh: bool = False) -> dict[str, str]:
+    def _folded_names(self, directory: str) -> dict[str, str]:
         """Return the names of a directory by their lower case, from a listing of at most FOLDED_SECONDS ago."""
         now = self._clock()
         with self._lock:
             known = self._folded.get(directory)
-        if known is not None and not fresh and now - known[0] < FOLDED_SECONDS:
+        if known is not None and now - known[0] < FOLDED_SECONDS:
             return known[1]
         try:
             listing = files.list_names(directory)

@@ -14,7 +14,7 @@ UID_OCTETS_MAX = 70  # RFC 1939 section 7: a unique-id has 1 to 70 characters fr
 MESSAGE_SUFFIX = ".eml"
 
 _read_ours = re.compile(r"P3([0-9a-f]{26})-([0-9]{1,15})\.eml").fullmatch
-_UID_SAFE = re.compile(r"[\x21-\x7e]{1,70}")
+_UID_SAFE = re.compile(rf"[\x21-\x7e]{{1,{UID_OCTETS_MAX}}}")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
