@@ -11,6 +11,7 @@ import re
 import socket
 import uuid
 from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 import yaml
 from attrs import field, frozen
 
+from store import sentinels
 from store.identity import METHODS
 
 DEFAULT_PATH = "/etc/mailroot/node.yaml"
@@ -28,6 +30,7 @@ PORT_MAX = 65_535
 OCTETS_MAX = 50_000_000  # Default of delivery.octets_max: 50 MB.
 
 Address = tuple[str, int]
+Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
 class ConfigError(Exception):
@@ -43,12 +46,14 @@ class Config:
     mail_store: str
     redis: str = field(repr=False)
     workers: int
+    trusted_proxies: Networks
     pop3_listen: tuple[Address, ...]
     pop3_reuse_port: bool
     greeting: str
     lmtp_listen: tuple[Address, ...]
     smtp_listen: tuple[Address, ...]
     http_listen: tuple[Address, ...]
+    socketmap_listen: tuple[Address, ...]
     octets_max: int
     method: str
     plain_without_tls: bool
@@ -97,13 +102,21 @@ def _directory(value: object) -> str:
 
 def _redis(value: object) -> str:
     text = _text(value)
+    if text.startswith(sentinels.SCHEME):
+        try:
+            sentinels.SentinelUrl.read(text)
+        except ValueError:
+            raise _Wrong(
+                f"needs one to {sentinels.SENTINELS_MAX} Sentinels and the name that they watch: {sentinels.EXAMPLE}"
+            ) from None
+        return text
     try:
         parts = urlsplit(text)
         known = parts.scheme == "unix" or (parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0)
     except ValueError:  # Brackets that do not close, or a port that is no number of a port.
         known = False
     if not known:
-        raise _Wrong("needs a URL like redis://127.0.0.1:6379/0 (rediss:// for TLS)")
+        raise _Wrong("needs a URL like redis://127.0.0.1:6379/0 (rediss:// for TLS, redis+sentinel:// for Sentinels)")
     return text
 
 
@@ -163,6 +176,22 @@ def _listen(value: object) -> tuple[Address, ...]:
     return tuple(addresses)
 
 
+def _networks(value: object) -> Networks:
+    if not isinstance(value, list):
+        raise _Wrong('needs a list of addresses and networks, such as ["10.0.0.5", "10.1.0.0/16", "fd00::/8"]')
+    networks = []
+    for item in value:
+        try:
+            # A text only: ip_network takes 5 for 0.0.0.5.
+            networks.append(ip_network(_text(item)))
+        except (ValueError, _Wrong):
+            raise _Wrong(
+                f"{item!r} is no address and no network; write 10.0.0.5, 10.1.0.0/16 (no bits set behind the prefix), "
+                "2001:db8::5 or fd00::/8"
+            ) from None
+    return tuple(networks)
+
+
 REQUIRED = object()
 
 # Each key: the field of Config, how its value is checked, its default.
@@ -173,12 +202,14 @@ KEYS: dict[str, tuple[str, Callable[[Any], object], object]] = {
     "mail_store": ("mail_store", _directory, REQUIRED),
     "redis": ("redis", _redis, REQUIRED),
     "workers": ("workers", _whole(1, WORKERS_MAX), 1),
+    "trusted_proxies": ("trusted_proxies", _networks, ()),
     "pop3.listen": ("pop3_listen", _listen, ()),
     "pop3.reuse_port": ("pop3_reuse_port", _truth, False),
     "pop3.greeting": ("greeting", _greeting, GREETING),
     "lmtp.listen": ("lmtp_listen", _listen, ()),
     "smtp.listen": ("smtp_listen", _listen, ()),
     "http.listen": ("http_listen", _listen, ()),
+    "socketmap.listen": ("socketmap_listen", _listen, ()),
     "delivery.octets_max": ("octets_max", _whole(1024, 2**31 - 1), OCTETS_MAX),
     "auth.method": ("method", _method, "encrypted_file"),
     "auth.plain_without_tls": ("plain_without_tls", _truth, False),

@@ -2,7 +2,7 @@
 Mail in: LMTP (RFC 2033) and SMTP (RFC 5321) on aiosmtpd, on the reactor's own loop.
 
 Guarantees  I2: 250 only when every byte and the name are durable for that recipient. I6: needs no claim and no ledger:
-            domains come from the replica, mailboxes from the store. The end of a message is CRLF.CRLF and nothing
+            recipients.py says who may be one. The end of a message is CRLF.CRLF and nothing
             else, so no client can smuggle a second message past us. A small message waits in memory, a large one in
             an unnamed local file (spool.py).
 Fails with  4xx for what a retry can help, 5xx for what it can't; a bug is 451.
@@ -10,7 +10,6 @@ Knows       aiosmtpd, the store through the disk pool. Nothing of POP3.
 """
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -18,15 +17,17 @@ from typing import Any, cast
 from aiosmtpd.smtp import SMTP, Session, syntax
 from aiosmtpd.smtp import Envelope as Transaction
 from attrs import frozen
+from twisted.internet.defer import Deferred
 
 from node import journal
 from node.envelope import Envelope, trace
+from node.introductions import Client
 from node.pools import Pool
+from node.recipients import Recipients, Verdict
 from node.spool import Spool
-from node.startup import BACKLOG
 from store.address import Address
 from store.domain import MailStore
-from store.errors import Full, Missing, Refused, StoreError, Unavailable
+from store.errors import Full, Missing, Refused, StoreError
 from store.mailbox import Mailbox
 from store.message import Message
 
@@ -35,6 +36,8 @@ LINE_OCTETS = 64 * 1024  # What aiosmtpd's reader holds at once; a message line 
 RECIPIENTS_MAX = 1000  # RFC 5321 section 4.5.3.1.8: at least 100.
 CONNECTIONS_MAX = 500  # Per listener's kind and node process.
 IDLE_SECONDS = 300.0  # RFC 5321 section 4.5.3.2.7.
+STOPPING = b"421 4.3.2 the service is stopping, try again later\r\n"
+NO_SUCH_MAILBOX = "550 5.1.1 no such mailbox here"
 
 
 @frozen(kw_only=True)
@@ -44,9 +47,7 @@ class Inbound:
     node: str
     disk: Pool
     store: MailStore
-    accepts: Callable[[str], bool]
-    is_complete: Callable[[], bool]
-    store_trouble: Callable[[], str | None]
+    recipients: Recipients
     count: Callable[[str, str], None]
     observe: Callable[[str, float], None]
     octets_max: int = MESSAGE_OCTETS_MAX
@@ -58,7 +59,7 @@ class MailServer(SMTP):
     line_length_limit = LINE_OCTETS
     protocol = "ESMTP"
 
-    def __init__(self, inbound: Inbound, connections: set["MailServer"]) -> None:
+    def __init__(self, inbound: Inbound, connections: set["MailServer"], client: Client | None = None) -> None:
         super().__init__(
             _Recipients(inbound),
             data_size_limit=inbound.octets_max,
@@ -70,7 +71,10 @@ class MailServer(SMTP):
         )
         self._inbound = inbound
         self._connections = connections
+        self._client = client  # Who speaks, where the peer is a proxy.
         self.busy = False
+        self._served = False  # A message was received.
+        self._stopping = False
         # aiosmtpd keeps these limits in the class and widens them with every EHLO of any client.
         self.command_size_limits = _Limits()
 
@@ -80,6 +84,8 @@ class MailServer(SMTP):
             _dismiss(transport, b"421 4.3.2 too many connections, try again later\r\n")
         self._connections.add(self)
         super().connection_made(transport)
+        if self._client is not None and self.session is not None:
+            self.session.peer = self._client  # type: ignore[assignment]  # upstream's type forgets TCP
 
     def connection_lost(self, error: Exception | None) -> None:
         """Uncount it."""
@@ -95,10 +101,23 @@ class MailServer(SMTP):
         super().eof_received()
         return False
 
-    def end(self) -> None:
-        """Close the connection if no delivery is under way (the node stops). Harmless to repeat."""
-        if not self.busy and self.transport is not None and not self.transport.is_closing():
-            _dismiss(self.transport, b"421 4.3.2 the service is stopping, try again later\r\n")
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        """Note that the client spoke: upstream calls this for each command, and we for each line of a message."""
+        self._last_active = self.loop.time()
+        super()._reset_timeout(duration)
+
+    def end(self, silent_seconds: float = 0.0) -> None:
+        """
+        Close the connection if no delivery is under way and the client is silent (the node stops).
+
+        Harmless to repeat. A client that is not silent may send the message it came for, and no second one: one that always
+        has another would keep the connection until the node cuts it off, in the middle of a message.
+        """
+        self._stopping = True
+        if self.busy or self.transport is None or self.transport.is_closing():
+            return
+        if self.loop.time() - self._last_active >= silent_seconds:
+            _dismiss(self.transport, STOPPING)
 
     async def handle_exception(self, error: Exception) -> str:
         """Answer a bug with a temporary failure: the mail stays with the client."""
@@ -116,6 +135,16 @@ class MailServer(SMTP):
     async def smtp_VRFY(self, arg: str) -> None:  # noqa: N802
         """Tell nobody who is here; upstream's own repeats octets that no reply can have."""
         await self.push("252 2.5.1 no name is verified; send the mail" if arg else "501 5.5.4 VRFY takes an address")
+
+    @syntax("MAIL FROM: <address>", extended=" [SP <mail-parameters>]")
+    async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802
+        """Begin a message, unless the node stops and this client had its turn."""
+        if not (self._stopping and self._served and self.transport is not None):
+            await super().smtp_MAIL(arg)
+            return
+        _dismiss(self.transport, STOPPING)
+        if self._handler_coroutine is not None:
+            self._handler_coroutine.cancel()  # What was pipelined behind it must not be served.
 
     @syntax("DATA")
     async def smtp_DATA(self, arg: str) -> None:  # noqa: N802
@@ -139,6 +168,7 @@ class MailServer(SMTP):
                     await self._deliver(transaction, spool)
             finally:
                 self.busy = False
+                self._served = True
                 await self._inbound.disk.run(spool.close).asFuture(self.loop)
                 self._set_post_data_state()  # type: ignore[no-untyped-call]
 
@@ -278,28 +308,18 @@ class _Recipients:
     async def handle_RCPT(  # noqa: N802
         self, server: MailServer, _session: Session, transaction: Transaction, address: str, _options: list[str]
     ) -> str:
-        """Accept only domains of the replica and mailboxes of the store; the same names that a delivery will find."""
+        """Accept whom a delivery will find."""
         if len(transaction.rcpt_tos) >= RECIPIENTS_MAX:
             return f"452 4.5.3 more than {RECIPIENTS_MAX} recipients; send the rest in another transaction"
         try:
-            await self._check(Address.parse(address), server.loop)
-        except (Missing, Refused):
-            return "550 5.1.1 no such mailbox here"
+            asked = Deferred.fromCoroutine(self._inbound.recipients.mailbox(address))
+            verdict = await asked.asFuture(server.loop)
         except Exception as error:  # noqa: BLE001
             return _failure_reply(error, journal.failure("recipient", error, recipient=address))
+        if verdict is not Verdict.YES:
+            return NO_SUCH_MAILBOX
         transaction.rcpt_tos.append(address)
         return "250 2.1.5 recipient ok"
-
-    async def _check(self, recipient: Address, loop: asyncio.AbstractEventLoop) -> None:
-        inbound = self._inbound
-        trouble = inbound.store_trouble()
-        if trouble is not None:
-            raise Unavailable(trouble)
-        if not inbound.accepts(recipient.domain):
-            if not inbound.is_complete():
-                raise Unavailable("the registered domains have not been read yet")
-            raise Missing(f"{recipient.domain} is not registered")
-        await inbound.disk.run(inbound.store.find, recipient).asFuture(loop)
 
 
 def _deliver(store: MailStore, recipient: str, heading: bytes, spool: Spool) -> tuple[Mailbox, Message]:
@@ -309,7 +329,7 @@ def _deliver(store: MailStore, recipient: str, heading: bytes, spool: Spool) -> 
 
 def _failure_reply(error: BaseException, reference: str) -> str:
     if isinstance(error, (Missing, Refused)):
-        return "550 5.1.1 no such mailbox here"
+        return NO_SUCH_MAILBOX
     if isinstance(error, Full):
         return f"452 4.2.2 {error.public} (ref {reference})"
     text = error.public if isinstance(error, StoreError) else "internal failure, try again later"
@@ -325,11 +345,3 @@ def _dismiss(transport: asyncio.BaseTransport, reply: bytes) -> None:
 def _peer(session: Session | None) -> str:
     peer: Any = session.peer if session is not None else None
     return str(peer[0]) if isinstance(peer, tuple) else "local"
-
-
-async def listen(
-    kind: type[MailServer], inbound: Inbound, listener: socket.socket, connections: set[MailServer]
-) -> asyncio.Server:
-    """Serve a listening socket. The loop listens once more, and would let the kernel keep 100 connections only."""
-    loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: kind(inbound, connections), sock=listener, backlog=BACKLOG)

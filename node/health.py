@@ -1,14 +1,15 @@
 """
-Is this node alive, is it ready, and what has it done: /healthz, /readyz, /metrics.
+Is this node alive, is it ready, and what has it done: /healthz, /readyz, /readyz/mail, /metrics.
 
-Guarantees  /healthz answers 200 as long as the reactor turns. /readyz is 200 only when a login would succeed, and says
-            what is wrong otherwise. Nothing here names a user or carries a secret (I10).
+Guarantees  /healthz answers 200 as long as the reactor turns. /readyz is 200 only when a login would succeed, and
+            /readyz/mail when a delivery would; they say what is wrong otherwise. Nothing here names a user or carries a secret (I10).
 Knows       prometheus_client, Twisted's web. What is measured is brought by the caller.
 """
 
 import json
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from typing import Any, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -20,6 +21,13 @@ from twisted.web.server import Request, Site
 ASK_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 
 ASKS = ("open", "fetch", "remove", "deliver")
+
+# The values of the labels. Each shows from the start, with 0: a rate needs two looks at a counter to see it rise, and
+# would miss the first failure of a node's life, perhaps the only one.
+SESSION_ENDS = ("quit", "lost", "refused", "stopped", "autologout", "broken", "bug")
+LOGIN_ANSWERS = ("ok", "AUTH", "IN-USE", "SYS/TEMP", "SYS/PERM")
+DELIVERY_PROTOCOLS = ("LMTP", "ESMTP")
+DELIVERY_OUTCOMES = ("ok", "failed")
 
 
 class Metrics:
@@ -50,6 +58,12 @@ class Metrics:
         self._asks = {ask: asks.labels(ask) for ask in ASKS}
         self._session_end = cache(self._sessions.labels)
         self._login_answer = cache(self._logins.labels)
+        for end in SESSION_ENDS:
+            self._session_end(end)
+        for answer in LOGIN_ANSWERS:
+            self._login_answer(answer)
+        for protocol, outcome in product(DELIVERY_PROTOCOLS, DELIVERY_OUTCOMES):
+            self._deliveries.labels(protocol, outcome)
 
     def gauge(self, name: str, help_text: str, value: Callable[[], float]) -> None:
         """Show a value that is asked for when somebody looks."""
@@ -76,8 +90,6 @@ class Metrics:
 class _Page(Resource):
     """A JSON page. ``look`` returns the HTTP status and the object."""
 
-    isLeaf = True  # noqa: N815 (Twisted's name)
-
     def __init__(self, look: Callable[[], tuple[int, dict[str, object]]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # twisted.web has no types here
         self._look = look
@@ -90,15 +102,21 @@ class _Page(Resource):
         return json.dumps(page, indent=2).encode() + b"\n"
 
 
-def site(metrics: Metrics, troubles: Callable[[], dict[str, str | None]]) -> IProtocolFactory:
+Troubles = Callable[[], dict[str, str | None]]
+
+
+def site(metrics: Metrics, logins: Troubles, mail: Troubles, asked: Callable[[], None]) -> IProtocolFactory:
     """
     Return the web site of a node. Called after the reactor is installed: prometheus_client's resource imports it.
 
-    :param troubles: what readiness depends on, each with what is wrong, or None.
+    :param logins: what readiness for logins depends on, each with what is wrong, or None.
+    :param mail: the same for deliveries.
+    :param asked: called for each answer about readiness.
     """
     from prometheus_client.twisted import MetricsResource  # noqa: PLC0415
 
-    def readiness() -> tuple[int, dict[str, object]]:
+    def readiness(troubles: Troubles) -> tuple[int, dict[str, object]]:
+        asked()
         wrong = troubles()
         ready = not any(wrong.values())
         return 200 if ready else 503, {
@@ -108,7 +126,9 @@ def site(metrics: Metrics, troubles: Callable[[], dict[str, str | None]]) -> IPr
 
     root: Any = cast("Any", Resource)()
     root.putChild(b"healthz", _Page(lambda: (200, {"alive": True})))
-    root.putChild(b"readyz", _Page(readiness))
+    ready: Any = _Page(lambda: readiness(logins))
+    ready.putChild(b"mail", _Page(lambda: readiness(mail)))
+    root.putChild(b"readyz", ready)
     root.putChild(b"metrics", cast("Any", MetricsResource)(registry=metrics.registry))
     found: Any = cast("Any", Site)(root)
     found.displayTracebacks = False

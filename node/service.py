@@ -3,11 +3,11 @@ The wiring of a node process, its clockwork and its stop order. The only file th
 
 Start       marker and GUID verified, store writable, sockets bound, then lease and registrations; without a ledger the
             node starts all the same: it receives mail and says [SYS/TEMP] to logins until the ledger is there.
-Stop        stop accepting, let sessions and deliveries finish (DRAIN_SECONDS at most), drop claims, end the lease.
+Stop        give the balancer notice (notice.py), stop accepting, let sessions and deliveries finish (DRAIN_SECONDS at
+            most), drop claims, end the lease.
 Fails with  StoreError and OSError before the reactor runs, each with a sentence that says what to do.
 """
 
-import asyncio
 import gc
 import os
 import secrets
@@ -26,10 +26,14 @@ from node import health, journal, pools
 from node.auth.encrypted_file import EncryptedFile
 from node.claims import Claims
 from node.config import Address, Config
-from node.delivery import Inbound, LmtpServer, MailServer, listen
+from node.delivery import Inbound
+from node.notice import Notice
 from node.pop3.asks import World
 from node.pop3.server import Pop3Factory
+from node.ports import Ports
+from node.recipients import Recipients
 from node.replica import Replica
+from node.socketmap import SocketmapFactory
 from node.startup import allow_many_connections, bind, check_store
 from store import identity
 from store.claim import BEAT_SECONDS, GRACE_SECONDS, LEASE_TTL_SECONDS, ClaimTable
@@ -43,6 +47,7 @@ from store.registry import Registry
 DRAIN_SECONDS = 30.0  # How long a stopping node waits for its sessions; a balancer's drain is about as long.
 STORE_LOOK_SECONDS = 5.0  # How soon a share that went away is noticed without a client's help.
 HOUSEKEEPING_SECONDS = 1.0
+STOP_LOOK_SECONDS = 0.05  # How often a stopping node looks whether it may go on.
 GARBAGE_THRESHOLDS = (20_000, 20, 20)  # Sessions make few cycles; Python's default of 700 costs some per cent.
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -54,10 +59,9 @@ class Node:
         self.config = config
         self.name = f"{config.node}-{worker}" if worker else config.node
         found = check_store(config)
-        shared = config.pop3_reuse_port or worker > 0
-        self._pop3_sockets = [bind(at, "pop3.listen", reuse_port=shared) for at in config.pop3_listen]
-        self._lmtp_sockets = [bind(at, "lmtp.listen", reuse_port=worker > 0) for at in config.lmtp_listen]
-        self._smtp_sockets = [bind(at, "smtp.listen", reuse_port=worker > 0) for at in config.smtp_listen]
+        self.ports = Ports(config, worker=worker)
+        at_socketmap = self.config.socketmap_listen
+        self._socketmap_sockets = [bind(at, "socketmap.listen", reuse_port=worker > 0) for at in at_socketmap]
         # Each worker is scraped and probed by itself: the first at the port of the configuration, the next one higher.
         offset = max(worker - 1, 0)
         http = [(host, port + offset) for host, port in config.http_listen]
@@ -109,13 +113,21 @@ class Node:
         self._store_trouble: str | None = None
         self._started = time.time()
         self._stopping = False
+        self.notice = Notice()
         self._exit_status = 0
         self._joined = False
-        self._mail_connections: set[MailServer] = set()
-        self._mail_servers: list[asyncio.Server] = []
-        self._ports: list[Any] = []  # IListeningPort, whose methods mypy can't see without a plugin
+        self._socketmap_ports: list[Any] = []  # IListeningPort, whose methods mypy can't see without a plugin
         self._loops: list[LoopingCall] = []
         self.pop3 = self._pop3_factory(found)
+        self.socketmap = SocketmapFactory(
+            Recipients(
+                disk=self.disk,
+                store=self.store,
+                accepts=self.replica.accepts,
+                is_complete=lambda: self.replica.trouble is None,
+                store_trouble=lambda: self._store_trouble,
+            )
+        )
         self._gauges()
 
     def _pop3_factory(self, found: identity.Identity) -> Pop3Factory:
@@ -143,6 +155,16 @@ class Node:
         gauge("sessions_open", "POP3 sessions now", lambda: len(self.pop3.sessions))
         gauge("claims_held", "Claims this node holds", lambda: self.claims.held)
         gauge("registrations_version", "Version of the registrations this node applied", lambda: self.replica.version)
+        gauge(
+            "registrations_behind",
+            "Versions the ledger has that this node has not applied",
+            lambda: self.replica.behind,
+        )
+        gauge(
+            "lease_seconds_left",
+            "Seconds until the lease lapses by our own clock",
+            lambda: self.claims.lease_seconds_left,
+        )
         gauge("ready", "1 where /readyz says 200", lambda: not any(self.troubles().values()))
         gauge("disk_calls_open", "Calls of the mail store without an answer", lambda: self.disk.waiting)
         gauge("ledger_calls_open", "Calls of the ledger without an answer", lambda: self.ledger_pool.waiting)
@@ -160,6 +182,7 @@ class Node:
             "claims": self.claims.held,
             "registrations": self.replica.version,
             "trouble": self._store_trouble or self.replica.trouble or "",
+            "missing_directories": ", ".join(self.replica.missing_directories),
             "mail_store": self.config.mail_store,
             "method": self.config.method,
             "greeting": self.config.greeting,
@@ -167,7 +190,7 @@ class Node:
         }
 
     def troubles(self) -> dict[str, str | None]:
-        """Return what a login and a delivery depend on, each with what is wrong."""
+        """Return what a login depends on, each with what is wrong."""
         young = self.claims.epoch_age_seconds < GRACE_SECONDS
         lease = "no claims yet: the ledger is new, and nodes may still assert theirs" if young else None
         return {
@@ -175,8 +198,20 @@ class Node:
             "ledger": self.claims.trouble,
             "lease": lease if self.claims.trouble is None else None,
             "registrations": self.replica.trouble,
-            "stopping": "the node is stopping" if self._stopping else None,
+            "stopping": self._stopping_trouble,
         }
+
+    def mail_troubles(self) -> dict[str, str | None]:
+        """Return what a delivery depends on, each with what is wrong. The ledger is not among it (I6)."""
+        return {
+            "store": self._store_trouble,
+            "domains": None if self.replica.knows_domains else self.replica.trouble,
+            "stopping": self._stopping_trouble,
+        }
+
+    @property
+    def _stopping_trouble(self) -> str | None:
+        return "the node is stopping" if self._stopping else None
 
     # Running
 
@@ -193,28 +228,25 @@ class Node:
 
     async def _start(self) -> None:
         await self.replica.read_store()
-        for listener in self._pop3_sockets:
-            self._ports.append(self.reactor.adoptStreamPort(listener.fileno(), listener.family, self.pop3))
         for listener in self._http_sockets:
-            site = health.site(self.metrics, self.troubles)
-            self._ports.append(self.reactor.adoptStreamPort(listener.fileno(), listener.family, site))
-        for listener in (*self._pop3_sockets, *self._http_sockets):
+            site = health.site(self.metrics, self.troubles, self.mail_troubles, self.notice.asked)
+            self.reactor.adoptStreamPort(listener.fileno(), listener.family, site)
+        for listener in self._socketmap_sockets:
+            self._socketmap_ports.append(
+                self.reactor.adoptStreamPort(listener.fileno(), listener.family, self.socketmap)
+            )
+        for listener in (*self._http_sockets, *self._socketmap_sockets):
             listener.close()  # The port has a descriptor of its own.
         inbound = Inbound(
             node=self.name,
             disk=self.disk,
             store=self.store,
-            accepts=self.replica.accepts,
-            is_complete=lambda: self.replica.trouble is None,
-            store_trouble=lambda: self._store_trouble,
+            recipients=self.socketmap.recipients,
             count=self.metrics.count_delivery,
             observe=self.metrics.observe,
             octets_max=self.config.octets_max,
         )
-        for kind, sockets in ((LmtpServer, self._lmtp_sockets), (MailServer, self._smtp_sockets)):
-            for listener in sockets:
-                serving = asyncio.ensure_future(listen(kind, inbound, listener, self._mail_connections))
-                self._mail_servers.append(await Deferred.fromFuture(serving))
+        await self.ports.open(self.reactor, self.pop3, inbound)
         self._every(BEAT_SECONDS, self._beat)
         self._every(STORE_LOOK_SECONDS, self._look_at_store)
         self._every(HOUSEKEEPING_SECONDS, self._keep_house)
@@ -226,6 +258,7 @@ class Node:
             pop3=_at(self.config.pop3_listen),
             lmtp=_at(self.config.lmtp_listen),
             smtp=_at(self.config.smtp_listen),
+            socketmap=_at(self.config.socketmap_listen),
         )
 
     async def _beat(self) -> None:
@@ -282,7 +315,8 @@ class Node:
     async def _keep_house(self) -> None:
         self.disk.expire()
         self.ledger_pool.expire()
-        self.pop3.autologout()
+        self.ports.keep_house()
+        self.socketmap.end_idle()
 
     def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         async def once() -> None:
@@ -312,23 +346,21 @@ class Node:
     async def _stop(self) -> None:
         self._stopping = True
         journal.event("node_stopping", node=self.name, sessions=len(self.pop3.sessions))
-        for port in self._ports[: len(self._pop3_sockets)]:
+        self.notice.give()
+        while not self.notice.is_over:
+            await deferLater(self.reactor, STOP_LOOK_SECONDS)
+        await self.ports.close()
+        for port in self._socketmap_ports:
             await _maybe(port.stopListening())
-        for server in self._mail_servers:
-            server.close()
-        for connection in list(self._mail_connections):
-            connection.end()
-        self.pop3.stop_greeting()
+        self.socketmap.stop()
         deadline = self.reactor.seconds() + DRAIN_SECONDS
-        while (self.pop3.sessions or self._mail_connections) and self.reactor.seconds() < deadline:
-            await deferLater(self.reactor, 0.05)
-            for connection in list(self._mail_connections):
-                connection.end()  # Those that were busy: their client may keep the connection for its next message.
-        for session in list(self.pop3.sessions):
-            session.abort("stopped")
+        while not self.ports.is_empty and self.reactor.seconds() < deadline:
+            self.ports.end_silent()
+            await deferLater(self.reactor, STOP_LOOK_SECONDS)
+        self.ports.abort()
         deadline = self.reactor.seconds() + HOUSEKEEPING_SECONDS
         while self.claims.held and self.reactor.seconds() < deadline:
-            await deferLater(self.reactor, 0.02)
+            await deferLater(self.reactor, STOP_LOOK_SECONDS)
         for loop in self._loops:
             loop.stop()
         await self.claims.leave()

@@ -51,9 +51,10 @@ class Transport(TypedProtocol):
 class Pop3Protocol(Protocol):
     """One connection."""
 
-    def __init__(self, shared: "Pop3Factory", peer: str) -> None:
+    def __init__(self, shared: "Pop3Factory", peer: str, *, proxied: bool = False) -> None:
         self._shared = shared
         self._peer = peer
+        self._proxied = proxied
         self.last_active = shared.clock()
         self._began = self.last_active
         self._session = Session(plain_allowed=shared.plain_allowed)
@@ -295,9 +296,9 @@ class Pop3Protocol(Protocol):
         self._out.unregisterProducer()
         self._out.loseConnection()
 
-    def end_before_login(self) -> None:
-        """Close the connection if nothing would be lost."""
-        if self._opened is None and not self._serving and not self._gone:
+    def end_before_login(self, silent_since: float) -> None:
+        """Close the connection if nobody has logged in, nothing is served and nothing was heard since then."""
+        if self._opened is None and not self._serving and not self._gone and self.last_active <= silent_since:
             self._end("stopped")
 
     def abort(self, how: str) -> None:
@@ -334,6 +335,8 @@ class Pop3Protocol(Protocol):
         self.abort("bug")
 
     def _journal(self) -> None:
+        if self._proxied and not self._commands:
+            return  # A balancer's check, or its client that went away: no session.
         self._shared.count_session(self._ended, self._commands)
         journal.event(
             "session",
@@ -378,6 +381,10 @@ class Pop3Factory(Factory):
         """Return the protocol of a new connection."""
         return Pop3Protocol(self, getattr(addr, "host", "local"))
 
+    def introduced(self, client: str) -> Pop3Protocol:
+        """Return the protocol of a connection that a proxy made for a client."""
+        return Pop3Protocol(self, client, proxied=True)
+
     def autologout(self) -> None:
         """
         End the sessions that have been silent for too long. The node calls this every second.
@@ -389,7 +396,8 @@ class Pop3Factory(Factory):
         for session in [session for session in self.sessions if session.last_active < limit]:
             session.abort("autologout")
 
-    def stop_greeting(self) -> None:
-        """End the connections on which nobody has logged in yet (the node stops); sessions go on."""
+    def stop_greeting(self, silent_seconds: float = 0.0) -> None:
+        """End the connections on which nobody logs in (the node stops); sessions go on."""
+        silent_since = self.clock() - silent_seconds
         for session in list(self.sessions):
-            session.end_before_login()
+            session.end_before_login(silent_since)

@@ -5,6 +5,7 @@ import io
 import itertools
 import socket
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -12,9 +13,11 @@ import uvloop
 from dialogs.connection import MemoryConnection
 from dialogs.memory import House, factory_of, world_of
 
-from node.delivery import Inbound, LmtpServer, MailServer, listen
+from node.delivery import Inbound, LmtpServer, MailServer
 from node.lab import Lab, LabNode, accepts, wait_until
 from node.pools import InlinePool
+from node.ports import listen
+from node.recipients import Recipients
 from store import identity
 from store.domain import MailStore
 from store.names import NameSource
@@ -157,9 +160,13 @@ class MemoryPlace(Place):
             node="n1",
             disk=self.disk,
             store=self.house.store,
-            accepts=lambda domain: domain == DOMAIN,
-            is_complete=lambda: self.complete,
-            store_trouble=lambda: self.trouble,
+            recipients=Recipients(
+                disk=self.disk,
+                store=self.house.store,
+                accepts=lambda domain: domain == DOMAIN,
+                is_complete=lambda: self.complete,
+                store_trouble=lambda: self.trouble,
+            ),
             count=lambda *outcome: self.counted.append(outcome),
             observe=lambda _ask, _seconds: None,
             octets_max=OCTETS_MAX,
@@ -168,7 +175,7 @@ class MemoryPlace(Place):
         for kind, name in ((LmtpServer, "lmtp_port"), (MailServer, "smtp_port")):
             listener = socket.create_server(("127.0.0.1", 0))
             setattr(self, name, listener.getsockname()[1])
-            self.servers.append(self.run(listen(kind, inbound, listener, self.connections)))
+            self.servers.append(self.run(listen(partial(kind, inbound, self.connections), listener)))
 
     def run(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)

@@ -90,6 +90,17 @@ def test_an_unanswered_lease_lapses_its_claims_are_lost_and_a_new_one_begins(clu
     assert now(node.take(ADA)).lease != claim.lease
 
 
+def test_the_seconds_that_the_lease_has_left_are_told(cluster: Cluster) -> None:
+    node = cluster.node(pool=InlinePool())
+    assert node.lease_seconds_left == 0, "it has not joined yet"
+    now(node.join())
+    assert node.lease_seconds_left == LEASE_TTL_SECONDS - MARGIN_SECONDS
+    cluster.clock.now += 3
+    assert node.lease_seconds_left == LEASE_TTL_SECONDS - MARGIN_SECONDS - 3
+    cluster.clock.now += LEASE_TTL_SECONDS
+    assert node.lease_seconds_left == 0
+
+
 # The ledger's memory
 
 

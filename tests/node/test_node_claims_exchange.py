@@ -103,6 +103,27 @@ def test_what_waited_while_its_lease_ended_is_not_done_for_the_next(cluster: Clu
     assert node.held == 0
 
 
+@pytest.mark.invariant("I5")
+def test_a_claim_whose_answer_comes_after_the_ledger_forgot_it_is_not_believed(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was not among those that were asserted, so somebody else may have it by the time it is used."""
+    node = cluster.node()
+    pool = node._pool = HandPool()
+    outcomes: list[object] = []
+    Deferred.fromCoroutine(node.take(ADA)).addBoth(outcomes.append)
+    answer, work = pool.calls.pop()
+    granted = work()
+    node._pool = InlinePool()
+    monkeypatch.setattr(claim_module, "GRACE_SECONDS", 60)
+    cluster.forget_everything()
+    now(node.beat())
+    answer.callback(granted)
+    assert granted == ["ok"]
+    assert outcomes[0].check(LedgerUnavailable)
+    assert node.held == 0
+
+
 def test_however_many_wait_none_is_forgotten(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims_module, "BATCH_MAX", 2)
     node = cluster.node()

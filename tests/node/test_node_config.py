@@ -72,9 +72,10 @@ def test_any_text_in_the_example_gives_a_config_or_its_mistakes(text: str, at: i
 @given(wrong=st.sets(st.sampled_from(sorted(set(KEYS) - {"guid_file"})), min_size=1))
 def test_every_wrong_value_is_told_at_its_own_line(wrong: set[str]) -> None:
     flat = {"node": "n1", "guid": GOOD["guid"], "mail_store": "/srv", "redis": "redis://h", "workers": 1}
+    flat |= {"trusted_proxies": ["192.0.2.7", "fd00::/8"]}
     flat |= {"pop3.listen": ["127.0.0.1:110"], "pop3.reuse_port": False, "pop3.greeting": "hello"}
     flat |= {"lmtp.listen": [], "smtp.listen": [], "http.listen": [], "delivery.octets_max": 5000}
-    flat |= {"auth.method": "encrypted_file", "auth.plain_without_tls": True}
+    flat |= {"auth.method": "encrypted_file", "auth.plain_without_tls": True, "socketmap.listen": []}
     assert set(flat) == set(KEYS) - {"guid_file"}
     lines: list[str] = []
     places: dict[str, int] = {}

@@ -87,6 +87,12 @@ def test_what_troubles_a_node_comes_before_how_far_it_is_behind() -> None:
     assert remarks(status) == ["the share is not mounted"]
 
 
+def test_a_domain_without_its_directory_is_told() -> None:
+    status = Cluster(facts("n1", missing_directories="a.example, b.example")).look()
+    assert not status.healthy
+    assert remarks(status) == ["registered without a directory: a.example, b.example (winpop add, or winpop delete)"]
+
+
 @pytest.mark.parametrize(
     ("setting", "other"),
     [("mail_store", "/mnt"), ("method", "x"), ("greeting", "hi"), ("plain_without_tls", False)],
@@ -168,7 +174,8 @@ def test_the_command_on_a_real_ledger(config: str, capsys: pytest.CaptureFixture
         told = facts(name, registrations=registrations).facts
         assert admin._claims.beat(f"{name}~a.1", "join", name, json.dumps(told), "e").state == "ok"
     admin._claims.end_lease("n2~a.1")
-    admin._ledger._redis.set(admin._claims._keys.epoch, "e 0")  # The grace of a new ledger is over.
+    redis, key = admin._ledger._redis, admin._claims._keys.epoch
+    redis.set(key, redis.get(key).rpartition(" ")[0] + " 0")  # The grace of a new ledger is over.
     assert admin._claims.exchange("n1~a.1", [ClaimRequest("take", "example.com/ada", 1)]) == ["ok"]
     assert run("cluster", "status", "--json", "--config", config) == 1
     found = json.loads(capsys.readouterr().out)

@@ -9,7 +9,7 @@ from dialogs.memory import Clock
 from twisted.internet.defer import Deferred
 
 from node.pools import InlinePool
-from node.replica import RECONCILE_SECONDS, Replica
+from node.replica import MISSING_TOLD_MAX, RECONCILE_SECONDS, Replica
 from store.claim import Beat, ClaimTable
 from store.domain import MailStore
 from store.identity import MARKER
@@ -233,6 +233,31 @@ def test_a_directory_made_by_hand_is_registered_within_the_minute(stage: Stage) 
     stage.follow()
     assert stage.registered() == {"by-hand.example": False}
     assert stage.replica.accepts("by-hand.example")
+
+
+def test_how_far_a_replica_is_behind_is_told(stage: Stage) -> None:
+    stage.add("a.example")
+    stage.follow()
+    assert stage.replica.behind == 0
+    stage.add("b.example")
+    stage.add("c.example")
+    beat, registry = stage.beat(), stage.replica._registry
+    dead = Registry(Ledger("redis://127.0.0.1:1/0"), stage.keys)
+    stage.replica._registry = dead
+    stage.follow(beat)
+    assert stage.replica.behind == beat.registrations_version - stage.replica.version > 0
+    stage.replica._registry = registry
+    stage.follow(beat)
+    assert stage.replica.behind == 0
+
+
+def test_many_registrations_without_a_directory_are_told_in_few_words(stage: Stage) -> None:
+    for number in range(MISSING_TOLD_MAX + 1):
+        stage.registry.register(f"d{number}.example", "add", "n1")
+    stage.follow()
+    stage.clock.now += RECONCILE_SECONDS + 1
+    stage.follow()
+    assert len(stage.replica.missing_directories) == MISSING_TOLD_MAX
 
 
 def test_a_registration_without_its_directory_is_told_and_kept(stage: Stage) -> None:
