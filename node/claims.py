@@ -133,6 +133,7 @@ class Claims:
         self._valid_until = float("-inf")
         self._lease = ""
         self._epoch = ""
+        self._assertions = 0
         self._last: Beat | None = None
         self.trouble: str | None = "the first beat has not been answered yet"
         self.epoch_age_seconds = 0.0
@@ -143,6 +144,11 @@ class Claims:
     def held(self) -> int:
         """Return how many claims this node holds."""
         return len(self._held)
+
+    @property
+    def lease_seconds_left(self) -> float:
+        """Return the seconds until we give our lease up by our own clock, 0 where we have none."""
+        return max(self._valid_until - self._clock(), 0.0)
 
     @property
     def ready(self) -> bool:
@@ -158,6 +164,7 @@ class Claims:
         if not self._lease_lives():
             raise LeaseLapsed(f"no lease: {self.trouble}")
         claim = Claim(mailbox, next(self._tokens), self._lease)
+        assertions = self._assertions
         try:
             answer = await self._ask("take", claim)
         except BaseException:
@@ -167,6 +174,10 @@ class Claims:
         if answer == "ok":
             if claim.lease != self._lease:
                 raise LeaseLapsed("the lease ended while the claim was taken")
+            if assertions != self._assertions:
+                # A ledger that has lost its memory since may have granted it, and it was not among what we asserted.
+                self._owe(claim)
+                raise LedgerUnavailable("the ledger began a new epoch while the claim was taken")
             self._held[mailbox, claim.token] = claim
             return claim
         if answer.startswith("held "):
@@ -310,7 +321,8 @@ class Claims:
         """
         Find out why our lease is gone.
 
-        A new epoch: the ledger lost its memory, and grants nothing until the grace is over: put ours back.
+        A new epoch: the ledger lost its memory or the end of it (it was restarted, or a replica was promoted), and
+        grants nothing until the grace is over: put ours back.
         The same epoch: we were thought dead, and others may have held our mailboxes since: all are lost.
         """
         beat = self._last
@@ -318,6 +330,8 @@ class Claims:
             return
         held = [(claim.mailbox, claim.token) for claim in self._held.values()]
         if beat.epoch != self._epoch and self._lease_lives():
+            self._watch.forget()
+            self._assertions += 1
             sent = self._clock()
             lost = await self._pool.run(self._table.reassert, self._lease, held)
             if lost is not None:

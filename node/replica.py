@@ -20,6 +20,7 @@ from store.errors import Missing, StoreError
 from store.registry import Registration, Registry
 
 RECONCILE_SECONDS = 60.0  # How soon a directory that somebody made by hand is registered.
+MISSING_TOLD_MAX = 5  # Registered domains without a directory that are named: they go with every beat.
 
 
 class Replica:
@@ -45,6 +46,8 @@ class Replica:
         self._from_store: dict[str, bool] = {}
         self._epoch = ""
         self._reconciled_at = float("-inf")
+        self._announced = 0
+        self._store_was_read = False
         self.version = 0
         self.trouble: str | None = "the registrations have not been read yet"
         self.missing_directories: tuple[str, ...] = ()
@@ -64,10 +67,21 @@ class Replica:
         """Return the domains that are accepted, sorted."""
         return sorted(domain for domain in {*self._registrations, *self._from_store} if self.accepts(domain))
 
+    @property
+    def knows_domains(self) -> bool:
+        """Tell whether domains are accepted: from the ledger, or from the store while there is no ledger."""
+        return self._store_was_read or bool(self._registrations)
+
+    @property
+    def behind(self) -> int:
+        """Return how many versions the ledger had at the last beat that are not here yet; 0 is as it should be."""
+        return max(self._announced - self.version, 0)
+
     async def read_store(self) -> None:
         """Learn the domains of the store's directories: all there is while the ledger is out of reach."""
         try:
             self._from_store = await self._disk.run(self._directories)
+            self._store_was_read = True
         except StoreError as error:
             self.trouble = error.detail
 
@@ -76,6 +90,7 @@ class Replica:
         if beat is None:
             self.trouble = "the ledger does not answer; changes of domains are not seen"
             return
+        self._announced = beat.registrations_version
         try:
             if beat.epoch != self._epoch or beat.registrations_version < self.version:
                 # Another memory, or an older one: its versions do not continue ours. What we know stays in force
@@ -109,6 +124,7 @@ class Replica:
         """Register every directory that the ledger has never heard of. Never the other way round."""
         directories = await self._disk.run(self._directories)
         self._from_store = directories
+        self._store_was_read = True
         for domain, locked in directories.items():
             known = self._registrations.get(domain)
             changed, _ = await self._ledger_pool.run(self._registry.register, domain, "restore", self._node)
@@ -117,7 +133,8 @@ class Replica:
             if changed:
                 journal.event("domain_restored", domain=domain, known=known is not None)
         self._reconciled_at = self._clock()
-        self.missing_directories = tuple(domain for domain in self.domains if domain not in directories)
+        missing = [domain for domain in self.domains if domain not in directories]
+        self.missing_directories = tuple(missing[:MISSING_TOLD_MAX])
 
     def _directories(self) -> dict[str, bool]:
         found = {}

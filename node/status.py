@@ -97,7 +97,10 @@ def _remark(node: NodeFacts, version: int) -> str:
     if node.facts.get("trouble"):
         return str(node.facts["trouble"])
     behind = version - int(node.facts.get("registrations", 0))
-    return f"{behind} changes of domains behind" if behind > 0 else ""
+    if behind > 0:
+        return f"{behind} changes of domains behind"
+    missing = node.facts.get("missing_directories")
+    return f"registered without a directory: {missing} (winpop add, or winpop delete)" if missing else ""
 
 
 def _age(seconds: float) -> str:

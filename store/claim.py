@@ -7,7 +7,8 @@ for safety.
 
 Guarantees  a claim is held by a *lease of the node process*: one renewal keeps all of a node's claims, and they
             are all free at the instant the lease ends. Only the owner of a token can drop it.
-            After the ledger lost its memory nothing is granted for GRACE_SECONDS, in which the holders assert theirs.
+            After the ledger lost its memory, or may have lost the end of it (a restart, a fail-over), nothing is
+            granted for GRACE_SECONDS, in which the holders assert theirs.
 Fails with  LedgerUnavailable: unknown, which is not ours.
 Knows       the ledger. Nothing of threads, sessions or time-outs of nodes.
 
@@ -24,6 +25,7 @@ from typing import Literal, NamedTuple, cast
 
 from attrs import frozen
 
+from store.errors import LedgerUnavailable
 from store.keys import Keys
 from store.ledger import Ledger
 
@@ -96,7 +98,8 @@ class ClaimTable:
 
     def beat(self, lease: str, mode: Literal["join", "renew"], node: str, facts: str, fresh_epoch: str) -> Beat:
         """Begin or renew a lease. ``facts`` is a JSON object with at least ``lease``."""
-        keys = (self._keys.epoch, self._keys.leases, self._keys.nodes, self._keys.broken, self._keys.version)
+        of = self._keys
+        keys = (of.epoch, of.leases, of.nodes, of.broken, of.version, of.claims)
         ttl = int(LEASE_TTL_SECONDS * MILLISECONDS)
         answer = self._ledger.run_script("beat", keys, (lease, mode, ttl, node, facts, fresh_epoch))
         state, epoch, age, version, others, broken = cast(
@@ -114,15 +117,18 @@ class ClaimTable:
 
     def reassert(self, lease: str, held: Sequence[tuple[str, int]]) -> list[str] | None:
         """
-        Put a lease and its claims back into a ledger that lost its memory.
+        Put a lease and its claims back into a ledger that began a new epoch.
 
         :returns: the mailboxes that somebody else has; None where it is too late, and all are lost.
+        :raises LedgerUnavailable: it has begun yet another; the next beat tells.
         """
         arguments: list[str | int] = [lease, int(LEASE_TTL_SECONDS * MILLISECONDS), int(GRACE_SECONDS * MILLISECONDS)]
         for mailbox, token in held:
             arguments += (mailbox, token)
         keys = (self._keys.epoch, self._keys.leases, self._keys.claims)
         state, lost = cast("tuple[str, list[str]]", self._ledger.run_script("reassert", keys, arguments))
+        if state == "former":
+            raise LedgerUnavailable("the ledger was restarted or failed over once more; the next beat tells")
         return lost if state == "ok" else None
 
     def end_lease(self, lease: str, leaving_node: str = "") -> bool:

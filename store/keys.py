@@ -4,7 +4,8 @@ Every Redis key of the ledger, and the arguments of every script. Nothing else i
 All keys of a store share one hash tag, so that a ledger can serve several stores and a script's keys are
 always on one shard.
 
-    mailroot:{<store id>}:epoch        string  "<random> <born, ms>": which memory this is, and since when
+    mailroot:{<store id>}:epoch        string  "<random> <master_replid> <born, ms>": which memory this is, in which life
+                                               of which primary, and since when
     mailroot:{<store id>}:leases       zset    lease id -> the ms (Redis's clock) at which it lapses
     mailroot:{<store id>}:nodes        hash    node name -> JSON of its facts, with its lease id
     mailroot:{<store id>}:claims       hash    mailbox key -> "<lease id> <token> <since, ms>"

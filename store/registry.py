@@ -2,8 +2,9 @@
 Domain registrations: which domains this cluster receives mail for, in the ledger, as an ordered log.
 
 Guarantees  I8: an acknowledged change has a version, and a node that asks for "all after version n" gets it, however
-            long it was away. Adding and deleting are repeatable on any node. Nothing here deletes because a
-            directory is missing: a share that is not mounted never costs a registration.
+            long it was away. With Sentinel it is acknowledged when a replica has it, so that a fail-over keeps it.
+            Adding and deleting are repeatable on any node. Nothing here deletes because a directory is missing: a
+            share that is not mounted never costs a registration.
 Fails with  LedgerUnavailable.
 Knows       the ledger. What the store's directories say is brought by the caller.
 
@@ -64,7 +65,8 @@ class Registry:
         tree): it adds, but never over a deletion.
         """
         keys = (self._keys.domains, self._keys.changes, self._keys.version)
-        changed, text = cast("tuple[int, str]", self._ledger.run_script("register", keys, (domain, verb, who)))
+        answer = self._ledger.run_script("register", keys, (domain, verb, who), keep=True)
+        changed, text = cast("tuple[int, str]", answer)
         return bool(changed), Registration.from_json(text) if text else None
 
     def changes_after(self, version: int) -> list[Registration]:
