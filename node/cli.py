@@ -22,9 +22,9 @@ WATCH_SECONDS = 1.0
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line."""
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        code = options.run(options)
+        code = _drill(words[1:]) if words[:1] == ["drill"] else _run(words)
     except ConfigError as error:
         print(error, file=sys.stderr)
         code = os.EX_CONFIG
@@ -34,6 +34,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
+
+
+def _run(words: list[str]) -> int:
+    options = _parser().parse_args(words)
+    code: int = options.run(options)
+    return code
 
 
 def _code(error: StoreError) -> int:
@@ -68,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
         "--nodes", type=int, default=3, choices=range(2, 10), metavar="N", help="how many nodes, 2 to 9 (3)"
     )
     lab.set_defaults(run=_lab)
+
+    # Its own options are in node/drill/command.py, which main() asks: nobody else should wait for its imports.
+    command(
+        "drill", "break nodes, ledger and store under load, and prove what the promises are worth", takes_config=False
+    )
 
     node = command("node", "run a node in the foreground; it logs to standard error")
     node.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
@@ -111,6 +122,12 @@ def _lab(options: argparse.Namespace) -> int:
         print(f"mailroot: the lab needs {error.name}: pip install 'mailroot[lab]', or: make install", file=sys.stderr)
         return EXIT_REFUSED
     return tour.check(options.nodes) if options.check else tour.show(options.nodes)
+
+
+def _drill(words: list[str]) -> int:
+    from node.drill import command  # noqa: PLC0415 (the other commands should start fast)
+
+    return command.main(words)
 
 
 def _node(options: argparse.Namespace) -> int:

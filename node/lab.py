@@ -19,6 +19,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import yaml
 from attrs import define, frozen
@@ -97,6 +98,8 @@ class LabNode:
 class Lab:
     """A cluster on this machine, in a directory of its own."""
 
+    ledger_settings: ClassVar[dict[str, str]] = {}  # Of the Valkey server, beside the package's own.
+
     def __init__(self, directory: Path, *, nodes: int = 3, fixed_ports: bool = False) -> None:
         self.directory = directory
         self.store = directory / "mailroot"
@@ -135,7 +138,8 @@ class Lab:
 
     def start_ledger(self) -> None:
         """Start the ledger, or start it again without its memory, at the same port."""
-        self.ledger = ValkeyServer(port=self._ledger_port, data_dir=str(self.directory / "ledger"))
+        directory = str(self.directory / "ledger")
+        self.ledger = ValkeyServer(port=self._ledger_port, data_dir=directory, config=dict(self.ledger_settings))
         self.ledger.start()
 
     def configure(self, node: LabNode, **changes: object) -> None:

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 from journals import judge_logs
-from proxy import Proxy
 from scene import Scene
 
+from node.drill.proxy import Proxy
 from node.lab import Lab, LabNode
+from node.sentinels import SentinelLab
 
 _figures: dict[str, str] = {}
 
@@ -52,6 +53,13 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             yield made
     finally:
         lab.proxy.close()
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """Three nodes whose ledger is watched over by sentinels: ``scene.lab.sentinels``."""
+    with running(SentinelLab(tmp_path_factory.mktemp("lab"), nodes=3)) as made:
+        yield made
 
 
 @pytest.hookimpl

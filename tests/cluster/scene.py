@@ -7,7 +7,6 @@ Knows       node.lab, the clients of the standard library. Every test takes mail
 import contextlib
 import itertools
 import json
-import poplib
 import smtplib
 import threading
 import time
@@ -16,89 +15,12 @@ import urllib.request
 from collections.abc import Iterator
 
 from commands import mailroot
-from history import History, Seen
-from pop import ANSWER_SECONDS_MAX, Client
 
+from node.drill import witness
+from node.drill.history import History
+from node.drill.pop import ANSWER_SECONDS_MAX, Refused
+from node.drill.witness import Session
 from node.lab import DOMAIN, Lab, LabNode, wait_until
-
-
-class Refused(Exception):
-    """A login was refused; the text is the reply."""
-
-
-class Session:
-    """A session that writes down what it sees."""
-
-    def __init__(self, scene: "Scene", node: LabNode, mailbox: str, *, seconds: float = ANSWER_SECONDS_MAX) -> None:
-        self.seen = Seen(mailbox=mailbox, node=node.name, asked_at=time.monotonic())
-        self._client = Client(node.ports.pop3, seconds)
-        try:
-            for line in (f"USER {mailbox}", f"PASS {scene.password(mailbox)}"):
-                reply = self._client.say(line)
-                if not reply.startswith("+OK"):
-                    raise Refused(reply)
-        except BaseException:
-            self._client.end()
-            raise
-        self.seen.opened_at = time.monotonic()
-        scene.history.note_session(self.seen)
-
-    def list(self) -> tuple[str, ...]:
-        """Return the uids of the snapshot, by UIDL before the first mark."""
-        if self.seen.listed is None:
-            _, lines, _ = self._client.uidl()
-            self.seen.listed = tuple(line.split()[1].decode() for line in lines)
-        return self.seen.listed
-
-    def fetch(self, uid: str) -> str:
-        """Return the token of a message."""
-        _, lines, _ = self._client.retr(self._number(uid))
-        token = next(line[len(b"Subject: ") :].decode() for line in lines if line.startswith(b"Subject: "))
-        self.seen.fetched[uid] = token
-        return token
-
-    def mark(self, *uids: str) -> None:
-        for uid in uids:
-            self._client.dele(self._number(uid))
-            self.seen.marked.append(uid)
-
-    def mark_all(self) -> None:
-        """Mark every message, pipelined: there may be many."""
-        uids = self.list()
-        self._client.sock.sendall(b"".join(b"DELE %d\r\n" % number for number in range(1, len(uids) + 1)))
-        for uid in uids:
-            self._client._getresp()
-            self.seen.marked.append(uid)
-
-    def _number(self, uid: str) -> int:
-        return self.list().index(uid) + 1
-
-    def say(self, line: str) -> str:
-        return self._client.say(line)
-
-    def send_quit(self) -> None:
-        """Say QUIT and do not wait for the answer."""
-        self.seen.quit_at = time.monotonic()
-        self._client._putcmd("QUIT")
-
-    def hear(self) -> str:
-        """Wait for the answer to QUIT."""
-        try:
-            answer = self._client._getresp().decode()
-        except poplib.error_proto as error:
-            answer = error.args[0] if isinstance(error.args[0], str) else error.args[0].decode()
-        finally:
-            self._client.end()
-        if "EOF" not in answer:
-            self.seen.answer, self.seen.answered_at = answer, time.monotonic()
-        return answer
-
-    def quit(self) -> str:
-        self.send_quit()
-        return self.hear()
-
-    def break_off(self) -> None:
-        self._client.end()
 
 
 class Scene:
@@ -141,18 +63,8 @@ class Scene:
 
     def try_to_deliver(self, node: LabNode, mailbox: str) -> tuple[str | None, str]:
         """Deliver a message by LMTP; return its uid, or None, and the last reply."""
-        token = self.token()
-        with smtplib.LMTP("127.0.0.1", node.ports.lmtp, local_hostname="scene", timeout=ANSWER_SECONDS_MAX) as client:
-            client.ehlo_or_helo_if_needed()
-            client.mail("sender@example.net")
-            code, reply = client.rcpt(mailbox)
-            if code == 250:
-                code, reply = client.data(f"Subject: {token}\r\n\r\nbody-of-{token}\r\n".encode())
-            if code == 250:
-                uid = reply.decode().rpartition(" ")[2]
-                self.history.note_accepted(mailbox, uid, token, time.monotonic())
-                return uid, reply.decode()
-        return None, f"{code} {reply.decode()}"
+        at = ("127.0.0.1", node.ports.lmtp)
+        return witness.deliver(at, mailbox, self.token(), history=self.history)
 
     def deliver_by_script(self, mailbox: str) -> str:
         """Deliver a message by ``mailroot deliver``; return its uid."""
@@ -171,8 +83,10 @@ class Scene:
 
     # Sessions
 
-    def open(self, node: LabNode, mailbox: str) -> Session:
-        return Session(self, node, mailbox)
+    def open(self, node: LabNode, mailbox: str, *, seconds: float = ANSWER_SECONDS_MAX) -> Session:
+        at = ("127.0.0.1", node.ports.pop3)
+        password = self.password(mailbox)
+        return Session(at, mailbox, password, history=self.history, node=node.name, seconds=seconds)
 
     def refusal(self, node: LabNode, mailbox: str) -> str:
         """Return why a login is refused, "" where it is not (then the session ends at once)."""

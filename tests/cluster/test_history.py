@@ -1,7 +1,8 @@
 """The history checker itself: histories that keep every promise, and one for each promise that is broken."""
 
 import pytest
-from history import History, Seen
+
+from node.drill.history import History, Seen
 
 BOX = "ada@example.com"
 

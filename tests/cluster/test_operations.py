@@ -10,9 +10,9 @@ import urllib.request
 import pytest
 from commands import mailroot, winpop
 from journals import judge_logs
-from pop import Client
 from scene import Scene
 
+from node.drill.pop import Client
 from node.lab import DOMAIN, LabNode, wait_until
 from node.status import look
 
@@ -237,7 +237,7 @@ def test_no_log_holds_a_secret(scene: Scene):
         ((f"APOP {mailbox} {wrong}",), "-ERR"),
         ((f"{password} {wrong}",), "-ERR"),
     ):
-        client = Client(node.ports.pop3)
+        client = Client(("127.0.0.1", node.ports.pop3))
         replies = [client.say(line) for line in lines]
         client.end()
         assert replies[-1].startswith(begins), replies

@@ -28,19 +28,24 @@ class Proxy:
 
     @property
     def url(self) -> str:
+        """Return the ledger's URL by way of the proxy."""
         return f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
 
     def heal(self) -> None:
+        """Let everything pass."""
         self._change("healed")
 
     def hole(self) -> None:
+        """Let nothing pass, and tell nobody."""
         self._change("hole")
 
     def cut(self) -> None:
+        """Break every connection and refuse new ones."""
         self._change("cut")
         self._break_all()
 
     def close(self) -> None:
+        """End the proxy with all of its connections."""
         self._ended = True
         self.cut()
         for thread in self._threads:
