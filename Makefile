@@ -1,5 +1,5 @@
 # make lab      three nodes on this machine, with mail to try
-# make test     every test
+# make test     every test; those that need Docker skip, and say so, where there is no engine
 # make check    ruff, mypy --strict, the layers of the house
 # make install  .venv with .venv/bin/mailroot and .venv/bin/winpop
 
