@@ -102,26 +102,30 @@ class SmbUser:
     options: tuple[str, ...] = ()
 
     def names(self) -> set[str]:
-        lines = self._do("ls").decode().splitlines()
+        lines = self.do("ls").decode().splitlines()
         return {line.split()[0] for line in lines if line.startswith("  ")} - {".", ".."}
 
     def write(self, name: str, content: bytes) -> None:
         with tempfile.NamedTemporaryFile() as file:
             file.write(content)
             file.flush()
-            self._do(f"put {file.name} {name}")
+            self.do(f"put {file.name} {name}")
 
     def read(self, name: str) -> bytes:
         with tempfile.TemporaryDirectory() as directory:
-            self._do(f"get {name} {directory}/content")
+            self.do(f"get {name} {directory}/content")
             return (Path(directory) / "content").read_bytes()
 
     def rename(self, name: str, new: str) -> None:
-        self._do(f"rename {name} {new}")
+        self.do(f"rename {name} {new}")
 
     def remove(self, name: str) -> None:
-        self._do(f"del {name}")
+        self.do(f"del {name}")
 
-    def _do(self, command: str) -> bytes:
-        words = ["smbclient", f"//{self.address}/mailroot", "--user", self.user, *self.options, "--command", command]
-        return run(words, env=os.environ | {"PASSWD": self.password})  # Not in the list of processes.
+    def do(self, command: str, typed: str = "") -> bytes:
+        """Run smbclient with one command, or with what somebody types."""
+        words = ["smbclient", f"//{self.address}/mailroot", "--user", self.user, *self.options]
+        words += ["--command", command] if command else []
+        return run(
+            words, input=typed.encode(), env=os.environ | {"PASSWD": self.password}
+        )  # Not in the list of processes.
