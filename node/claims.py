@@ -32,6 +32,7 @@ from store.ledger import Ledger
 
 MARGIN_SECONDS = 1.0  # Between our giving up and the ledger's: more than two clocks drift in ten seconds.
 BATCH_MAX = 512  # Claims in one script call: Redis serves nobody else meanwhile (about a millisecond).
+BEATS_AWAITED = 2  # The one under way may have been answered before the epoch ended.
 ABSENT_LOOKS = 2  # One look may fall between a node's lost connection and its next.
 
 
@@ -135,6 +136,7 @@ class Claims:
         self._epoch = ""
         self._assertions = 0
         self._last: Beat | None = None
+        self._beaten: list[Deferred[None]] = []  # Those who wait for the end of a beat.
         self.trouble: str | None = "the first beat has not been answered yet"
         self.epoch_age_seconds = 0.0
 
@@ -187,10 +189,23 @@ class Claims:
         raise LeaseLapsed(f"the ledger says of our lease: {answer}")
 
     async def confirm(self, claim: Claim) -> bool:
-        """Take the last look before a removal: ask the ledger whether the claim is still ours."""
+        """
+        Take the last look before a removal: ask the ledger whether the claim is still ours.
+
+        "lapsed" from a lease that lives by our own clock: the ledger began a new epoch, and our claims are asserted by
+        the next beat. The user's QUIT is worth waiting for it; half a second later there is no doubt.
+        """
         if not self.still_ours(claim):
             return False
-        return await self._ask("confirm", claim) == "ok" and self.still_ours(claim)
+        answer = await self._ask("confirm", claim)
+        for _ in range(BEATS_AWAITED):
+            if answer != "lapsed" or not self.still_ours(claim):
+                break
+            beaten: Deferred[None] = Deferred()
+            self._beaten.append(beaten)
+            await beaten
+            answer = await self._ask("confirm", claim) if self.still_ours(claim) else "lost"
+        return answer == "ok" and self.still_ours(claim)
 
     def still_ours(self, claim: Claim) -> bool:
         """Tell whether the claim is known to be ours, without asking. Any thread may call this."""
@@ -266,6 +281,17 @@ class Claims:
 
     async def beat(self) -> Beat | None:
         """Renew the lease and do what the answer says. Called every BEAT_SECONDS; returns None where it failed."""
+        try:
+            return await self._renew()
+        finally:
+            self._let_go_on()
+
+    def _let_go_on(self) -> None:
+        beaten, self._beaten = self._beaten, []
+        for waiter in beaten:
+            waiter.callback(None)
+
+    async def _renew(self) -> Beat | None:
         try:
             if self.trouble is not None and not self._lease_lives():
                 self._lose_all("the lease lapsed while the ledger did not answer")
@@ -357,6 +383,7 @@ class Claims:
     async def leave(self) -> None:
         """End the lease, so that whatever is still claimed is free at once."""
         self._valid_until = float("-inf")
+        self._let_go_on()
         try:
             await self._pool.run(self._table.end_lease, self._lease, self._node)
         except StoreError as error:

@@ -19,9 +19,7 @@ from node.drill.pop import Refused
 from node.drill.witness import Session
 
 HELD = 4  # Sessions at the victim: enough to see them differ, few enough to knock often.
-CANDIDATES = (
-    14  # Mailboxes that are opened until so many are at the victim: the balancer has three nodes to choose from.
-)
+CANDIDATES = 20  # Mailboxes that are opened until so many are at the victim, which is one of three nodes.
 MESSAGES_EACH = 3
 KNOCK_EVERY_SECONDS = 0.05  # What a take-over is measured to.
 KNOCK_SECONDS_MAX = 1.5  # A knock that a paused node got is given up for the next one.

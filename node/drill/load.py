@@ -27,9 +27,9 @@ from node.drill.witness import Session
 
 DELIVERERS = 2
 READERS = 3
-LINGERERS = 2  # Readers whose sessions stay open for a while: what a stop has to wait for, and a kill breaks.
-MAILBOXES_EACH = 2
-LOAD_MAILBOXES = (READERS + LINGERERS) * MAILBOXES_EACH
+MAILBOXES_EACH = 2  # Of a reader.
+LINGERERS = 2  # Readers of one mailbox, which stay for a while: what a stop has to wait for, and a kill breaks.
+LOAD_MAILBOXES = READERS * MAILBOXES_EACH + LINGERERS
 
 STEPS_MAX = 50_000  # Of each thread: a drill that hangs does not fill the disk.
 PAUSE_SECONDS = 0.04
@@ -110,9 +110,10 @@ class Load:
         self._mailboxes = mailboxes
         self._ended = threading.Event()
         self.crashes: list[Exception] = []
-        own = [mailboxes[start : start + MAILBOXES_EACH] for start in range(0, len(mailboxes), MAILBOXES_EACH)]
         works: list[Callable[[random.Random], bool]] = [self._deliver] * DELIVERERS
-        works += [self._reader(boxes, lingers=number < LINGERERS) for number, boxes in enumerate(own)]
+        works += [self._reader([mailbox], lingers=True) for mailbox in mailboxes[:LINGERERS]]
+        for start in range(LINGERERS, len(mailboxes), MAILBOXES_EACH):
+            works.append(self._reader(mailboxes[start : start + MAILBOXES_EACH], lingers=False))
         self._threads = [
             threading.Thread(target=self._repeat, args=(work, random.Random(seed + number)), name=f"load {number}")
             for number, work in enumerate(works)

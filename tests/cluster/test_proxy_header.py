@@ -159,7 +159,15 @@ def test_a_delivery_is_logged_and_traced_with_its_clients_address(
         assert f"Received: from there ([{CLIENT}])\r\n" in wire.message()
 
 
-@pytest.mark.parametrize("header", [V1, V2], ids=["v1", "v2"])
+# Of its own: the log's lines of clients before may still be on their way.
+CLAIMED = "203.0.113.77"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [V1.replace(CLIENT.encode(), CLAIMED.encode()), V2.replace(socket.inet_aton(CLIENT), socket.inet_aton(CLAIMED))],
+    ids=["v1", "v2"],
+)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_strangers_header_is_an_unknown_command(node: LabNode, protocol: str, header: bytes):
     log = Log(node)
@@ -169,7 +177,7 @@ def test_a_strangers_header_is_an_unknown_command(node: LabNode, protocol: str, 
         wire.say("QUIT")
     if protocol == "pop3":
         log.wait_for(f"peer={STRANGER} ")
-    assert not any(CLIENT in line for line in log.lines)
+    assert not any(CLAIMED in line for line in log.lines)
 
 
 def test_a_stranger_is_served_without_a_header(scene: Scene, node: LabNode):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from dialogs.ledger import Cluster
 from dialogs.memory import HandPool, now
+from twisted.internet.defer import Deferred
 
 from node import claims as claims_module
 from node.claims import MARGIN_SECONDS, DeathWatch
@@ -109,13 +110,46 @@ def test_a_new_epoch_gets_our_claims_back(cluster: Cluster, monkeypatch: pytest.
     claim = now(node.take(ADA))
     monkeypatch.setattr(claim_module, "GRACE_SECONDS", 60)
     cluster.forget_everything()
-    assert not now(node.confirm(claim))
     now(node.beat())
     assert cluster.held(ADA)
     assert node.still_ours(claim)
     assert now(node.confirm(claim))
     now(node.drop(claim))
     assert not cluster.held(ADA)
+
+
+def test_a_quit_that_meets_the_new_epoch_first_waits_for_the_beat(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = cluster.node()
+    claim = now(node.take(ADA))
+    monkeypatch.setattr(claim_module, "GRACE_SECONDS", 60)
+    cluster.forget_everything()
+    asked = Deferred.fromCoroutine(node.confirm(claim))
+    assert not asked.called, "nobody knows yet whether it is ours"
+    now(node.beat())
+    assert asked.result is True
+
+
+@pytest.mark.invariant("I5")
+def test_a_quit_that_waited_in_vain_removes_nothing(cluster: Cluster) -> None:
+    node = cluster.node()
+    claim = now(node.take(ADA))
+    node._table.end_lease(claim.lease)
+    asked = Deferred.fromCoroutine(node.confirm(claim))
+    assert not asked.called
+    now(node.beat())
+    assert asked.result is False
+    assert claim.lost
+
+
+def test_a_node_that_leaves_keeps_no_quit_waiting(cluster: Cluster) -> None:
+    node = cluster.node()
+    claim = now(node.take(ADA))
+    cluster.forget_everything()
+    asked = Deferred.fromCoroutine(node.confirm(claim))
+    now(node.leave())
+    assert asked.result is False
 
 
 @pytest.mark.invariant("I5")
