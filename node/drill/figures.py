@@ -21,12 +21,12 @@ WORDS = {
     "ok": "The session came to its end: QUIT was answered with +OK.",
     "refused": "The session was told to come again later (-ERR at login), or found no connection. Nothing is at stake.",
     "broken": (
-        "The session had its mailbox, and its connection ended or QUIT was answered with -ERR. What it marked stays. It counts"
-        " in the second in which its client finds out: sessions that are held open through a fault do so at the end."
+        "The session had its mailbox, and its connection ended or QUIT was answered with -ERR. What it marked stays. One that is"
+        " held open through a fault counts in the second in which its mailbox opened for somebody else."
     ),
     "accepted": "Deliveries answered with 250, by LMTP through the balancer. From then on the cluster answers for them.",
     "deferred": "Deliveries answered with 4xx or cut off. The sender keeps the message and tries again, as any MTA does.",
-    "readable": "Accepted messages that are in their mailbox at the end, byte for byte.",
+    "readable": "Accepted messages that are in their mailbox at the end, each known by the token in its subject.",
     "removed": "Accepted messages that a session marked and QUIT removed, as their user asked.",
     "lost": "Accepted, not removed by their user, and not there at the end. Promised: 0.",
     "twice": "Messages that were delivered once and are in their mailbox under two uids, or share one uid.",

@@ -36,7 +36,8 @@ class Held:
         self._mailboxes: list[str] = []
         self._ended = threading.Event()
         self._knocking: list[threading.Thread] = []
-        self._taken_over: dict[str, float] = {}
+        self._taken_over: dict[str, float] = {}  # Seconds after the fault.
+        self._broken_at = 0.0  # When the fault began.
         self.broken = 0  # Of those that were held, known after finish().
 
     def __enter__(self) -> Self:
@@ -85,6 +86,7 @@ class Held:
 
     def knock(self, broken_at: float) -> None:
         """Begin to knock at each held mailbox; ``broken_at`` is when the fault began."""
+        self._broken_at = broken_at
         for mailbox in self._mailboxes:
             thread = threading.Thread(target=self._knock, args=(mailbox, broken_at), name=f"knock at {mailbox}")
             self._knocking.append(thread)
@@ -139,7 +141,9 @@ class Held:
             last(session)
             say_farewell(session)
         except (Refused, OSError) as error:
-            self._clients.tally.broken(how(error))
+            # One that was taken over had lost its mailbox then, though its client may find out only now.
+            taken_over = self._taken_over.get(session.seen.mailbox)
+            self._clients.tally.broken(how(error), None if taken_over is None else self._broken_at + taken_over)
             return False
         finally:
             session.break_off()

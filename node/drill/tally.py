@@ -62,9 +62,9 @@ class Tally:
         with self._lock:
             self._refusals[reason] += 1
 
-    def broken(self, how: str) -> None:
-        """A session had its mailbox and lost its connection, or was answered with -ERR."""
-        self._count("broken")
+    def broken(self, how: str, at: float | None = None) -> None:
+        """A session had its mailbox and lost its connection, or was answered with -ERR: now, or at ``at``."""
+        self._count("broken", at)
         with self._lock:
             self._breaks[how] += 1
 
@@ -127,8 +127,8 @@ class Tally:
             rows = [(at, self._seconds.get(at, Counter())) for at in range(last + 1)]
             return tuple(Second(at=at, **{kind: row[kind] for kind in kinds}) for at, row in rows)
 
-    def _count(self, kind: str) -> None:
-        at = int(self.since_began())
+    def _count(self, kind: str, at: float | None = None) -> None:
+        second = int((time.monotonic() if at is None else at) - self.began)
         with self._lock:
             self._sums[kind] += 1
-            self._seconds.setdefault(at, Counter())[kind] += 1
+            self._seconds.setdefault(second, Counter())[kind] += 1

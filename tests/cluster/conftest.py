@@ -1,17 +1,14 @@
 """The scene of each module, what its logs must never hold, and the figures at the end of the run."""
 
-import contextlib
 from collections.abc import Iterator
 
 import pytest
-from journals import judge_logs
+from running import figures, running
 from scene import Scene
 
 from node.drill.proxy import Proxy
 from node.lab import Lab, LabNode
 from node.sentinels import SentinelLab
-
-_figures: dict[str, str] = {}
 
 
 class ProxiedLab(Lab):
@@ -22,18 +19,6 @@ class ProxiedLab(Lab):
     def configure(self, node: LabNode, **changes: object) -> None:
         through = {"redis": self.proxy.url} if node is self.nodes[-1] else {}
         super().configure(node, **through | changes)
-
-
-@contextlib.contextmanager
-def running(lab: Lab) -> Iterator[Scene]:
-    made = Scene(lab, _figures)
-    try:
-        lab.start()
-        lab.populate()
-        yield made
-    finally:
-        lab.stop()
-    judge_logs(made)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +50,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 @pytest.hookimpl
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show what docs/FAILURES.md publishes."""
-    if _figures:
+    if figures:
         terminalreporter.section("cluster figures")
-        for what, figure in sorted(_figures.items()):
+        for what, figure in sorted(figures.items()):
             terminalreporter.line(f"{figure}  {what}")

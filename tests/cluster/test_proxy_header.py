@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from conftest import running
+from running import running
 from scene import Scene
 
 from node.introductions import V2_OCTETS_MAX

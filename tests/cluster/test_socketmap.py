@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from attrs import frozen
-from journals import judge_logs
+from running import running
 from scene import Scene
 
 from node.lab import DOMAIN, Lab, LabNode, free_port, wait_until
@@ -60,15 +60,8 @@ def postmap(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    lab = AskedLab(tmp_path_factory.mktemp("lab"), nodes=2)
-    made = Scene(lab, {})
-    try:
-        lab.start()
-        lab.populate()
+    with running(AskedLab(tmp_path_factory.mktemp("lab"), nodes=2)) as made:
         yield made
-    finally:
-        lab.stop()
-    judge_logs(made)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ import pytest
 from lab import ComposedLab, docker, placing
 from support import wait_until
 
+from node import lab as node_lab
+
 pytestmark = pytest.mark.docker
 
 ADA = ("ada@example.com", "lovelace")
@@ -18,14 +20,7 @@ SERVICES = ("redis", "setup", *NODES, "balancer")
 
 
 def login(lab: ComposedLab, user: str = ADA[0], password: str = ADA[1]) -> poplib.POP3:
-    client = poplib.POP3("127.0.0.1", lab.port("pop3"), timeout=60)
-    try:
-        client.user(user)
-        client.pass_(password)
-    except BaseException:
-        client.close()
-        raise
-    return client
+    return node_lab.login(lab.port("pop3"), user, password)
 
 
 def uids(lab: ComposedLab, user: str, password: str) -> list[bytes]:

@@ -79,10 +79,11 @@ def test_the_time_line_has_every_second_the_empty_ones_too(clock):
     found.refused("[SYS/TEMP]")
     found.refused("no connection")
     found.refused("[SYS/TEMP]")
-    found.broken("the connection ended")
+    found.broken("the connection ended", at=101.5)  # It was told later.
     found.deferred()
     line = found.timeline()
     assert [(second.at, second.ok, second.refused) for second in line] == [(0, 1, 0), (1, 0, 0), (2, 0, 3)]
+    assert [second.broken for second in line] == [0, 1, 0]
     counts = found.counts()
     assert counts.refusals == {"[SYS/TEMP]": 2, "no connection": 1}
     assert counts.breaks == {"the connection ended": 1}
