@@ -19,21 +19,20 @@ import time
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from attrs import define, field
+from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from node import journal
+from node.deathwatch import DeathWatch
 from node.pools import Pool
 from store.claim import GRACE_SECONDS, LEASE_TTL_SECONDS, Beat, ClaimRequest, ClaimTable, lease_id
 from store.errors import InUse, LeaseLapsed, LedgerUnavailable, Misconfigured, StoreError
-from store.keys import connection_name
 from store.ledger import Ledger
 
 MARGIN_SECONDS = 1.0  # Between our giving up and the ledger's: more than two clocks drift in ten seconds.
 BATCH_MAX = 512  # Claims in one script call: Redis serves nobody else meanwhile (about a millisecond).
 BEATS_AWAITED = 2  # The one under way may have been answered before the epoch ended.
-ABSENT_LOOKS = 2  # One look may fall between a node's lost connection and its next.
 
 
 def boot_clock() -> float:
@@ -69,38 +68,6 @@ class Claiming(Protocol):
     async def drop(self, claim: Claim) -> None:
         """Give a claim back. Never fails."""
         ...
-
-
-@define
-class DeathWatch:
-    """
-    Tells which leases have no process any more: their connection was seen on this ledger and is gone for two looks.
-
-    "Was seen" matters: after a fail-over of the ledger every node is absent until it has found the new one.
-    """
-
-    _seen: set[str] = field(factory=set)
-    _absent: dict[str, int] = field(factory=dict)
-
-    def look(self, leases: tuple[str, ...], connections: set[str]) -> list[str]:
-        """Take one look; return the leases to end."""
-        dead = []
-        for lease in leases:
-            if connection_name(lease) in connections:
-                self._seen.add(lease)
-                self._absent.pop(lease, None)
-            elif lease in self._seen:
-                self._absent[lease] = self._absent.get(lease, 0) + 1
-                if self._absent[lease] >= ABSENT_LOOKS:
-                    dead.append(lease)
-        self._seen.intersection_update(leases)
-        self._absent = {lease: looks for lease, looks in self._absent.items() if lease in self._seen}
-        return dead
-
-    def forget(self) -> None:
-        """Start anew: our own connection broke, so what we saw belongs to another ledger."""
-        self._seen.clear()
-        self._absent.clear()
 
 
 class Claims:

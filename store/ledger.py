@@ -9,7 +9,6 @@ Knows       Redis (any server that speaks its protocol, Valkey too). Nothing of 
 """
 
 import re
-import time
 from collections.abc import Callable, Iterable
 from importlib.resources import files as package_files
 from typing import cast
@@ -121,19 +120,6 @@ class Ledger:
                 return None
             raise
         return {client["name"] for client in clients}
-
-    def wait_until_up(self, seconds: float) -> None:
-        """Wait for the ledger to answer, for a start that races with it. :raises LedgerUnavailable: it did not."""
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                self.milliseconds()
-            except LedgerUnavailable:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-            else:
-                return
 
     def close(self) -> None:
         """Close the connections: at this instant others can see that this process has left."""

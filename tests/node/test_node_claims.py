@@ -9,7 +9,8 @@ from dialogs.memory import HandPool, now
 from twisted.internet.defer import Deferred
 
 from node import claims as claims_module
-from node.claims import MARGIN_SECONDS, DeathWatch
+from node.claims import MARGIN_SECONDS
+from node.deathwatch import DeathWatch
 from node.pools import InlinePool
 from store import claim as claim_module
 from store.claim import LEASE_TTL_SECONDS, ClaimTable

@@ -91,7 +91,6 @@ def test_a_ledger_that_is_down_is_unavailable_and_names_no_password(nowhere, key
         lambda: nowhere.number("key"),
         nowhere.milliseconds,
         nowhere.connection_names,
-        lambda: nowhere.wait_until_up(0),
     )
     for call in calls:
         with pytest.raises(LedgerUnavailable, match="does not answer") as failure:
@@ -149,19 +148,6 @@ def test_connections_show_under_their_name(ledger, administrator):
                    f":{administrator.connection_pool.connection_kwargs['port']}/0")  # fmt: skip
     assert quiet.connection_names() is None  # "may not ask" is no list of nobody
     quiet.close()
-
-
-def test_a_start_that_races_with_the_ledgers_waits_for_it(ledger, monkeypatch):
-    answers = iter([LedgerUnavailable("not yet"), 1])
-
-    def milliseconds():
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    monkeypatch.setattr(ledger, "milliseconds", milliseconds)
-    ledger.wait_until_up(10)
 
 
 def test_threads_share_a_ledger(ledger, keys):
