@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from attrs import frozen
 
 from node.drill.outcome import Outcome, Report
+from node.drill.pop import ANSWER_SECONDS_MAX
 
 NONE = "–"  # noqa: RUF001 (the dash of a table, not a minus)
 ALL_KEPT = "Everything as promised."
@@ -17,7 +18,10 @@ NOTHING_TRIED = "Nothing was tried."
 
 # One word for each thing; the page explains them, the table and the pictures use them.
 WORDS = {
-    "session": "One conversation of a POP3 client with the balancer: log in, list, read, mark some messages, QUIT.",
+    "session": (
+        "One conversation of a POP3 client with the balancer: log in, list, read, mark some messages, QUIT. A client waits up"
+        f" to {ANSWER_SECONDS_MAX:.0f} s for each answer and does nothing else meanwhile: few clients make a dip where one node hangs."
+    ),
     "ok": "The session came to its end: QUIT was answered with +OK.",
     "refused": "The session was told to come again later (-ERR at login), or found no connection. Nothing is at stake.",
     "broken": (
