@@ -11,6 +11,8 @@ import pytest
 from lab import ComposedLab, docker
 from support import wait_until
 
+from node.lab import Pop3Client
+
 pytestmark = pytest.mark.docker
 
 NODES = ("node1", "node2", "node3")
@@ -84,7 +86,7 @@ def content(token: str) -> str:
 def tokens(lab: ComposedLab, mailbox: str) -> list[str]:
     """Return the subjects of a mailbox, read by POP3 through the balancer; nothing where it does not open just now."""
     try:
-        client = poplib.POP3("127.0.0.1", lab.port("pop3"), timeout=60)
+        client = Pop3Client(lab.port("pop3"))
     except (OSError, poplib.error_proto):
         return []
     try:

@@ -8,6 +8,8 @@ import pytest
 from lab import ComposedLab, docker
 from support import wait_until
 
+from node.lab import Pop3Client, login
+
 pytestmark = pytest.mark.docker
 
 NODES = ("node1", "node2", "node3")
@@ -30,16 +32,9 @@ def session(lab: ComposedLab) -> Iterator[poplib.POP3]:
 
     def opens() -> bool:
         try:
-            client = poplib.POP3("127.0.0.1", lab.port("pop3"), timeout=60)
+            opened.append(login(lab.port("pop3"), ADA, "lovelace"))
         except (OSError, poplib.error_proto):
             return False
-        try:
-            client.user(ADA)
-            client.pass_("lovelace")
-        except (OSError, poplib.error_proto):
-            client.close()
-            return False
-        opened.append(client)
         return True
 
     wait_until(opens, or_fail="ada's mailbox never opened", seconds=60)
@@ -92,7 +87,7 @@ def test_with_no_ledger_clients_hear_why_and_mail_comes_in(whole: ComposedLab) -
     docker("stop", whole.container("redis"))
     try:
         whole.wait_until_placed_on()
-        client = poplib.POP3("127.0.0.1", whole.port("pop3"), timeout=60)
+        client = Pop3Client(whole.port("pop3"))
         client.user(ADA)
         with pytest.raises(poplib.error_proto, match=r"SYS/TEMP"):
             client.pass_("lovelace")

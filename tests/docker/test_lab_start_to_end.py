@@ -1,13 +1,14 @@
 """From nothing to nothing, with each version of Compose that can be had."""
 
 import os
-import poplib
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from lab import ComposedLab, compose_command, docker
+
+from node.lab import login
 
 pytestmark = pytest.mark.docker
 
@@ -55,13 +56,12 @@ def command(request: pytest.FixtureRequest, engine: None, tmp_path: Path) -> tup
 def test_the_lab_comes_up_from_nothing_and_leaves_nothing(command: tuple[str, ...]) -> None:
     lab = ComposedLab(f"mailroot-test-whole-{os.getpid()}", command=command)
     try:
+        lab.compose("build")  # What a program has to say while it is installed is no warning of Compose.
         said = lab.up()
         assert "WARN" not in said.upper()
         assert f"127.0.0.1:{lab.port('pop3')}" in lab.logs("setup")
         lab.wait_until_placed_on("node1", "node2", "node3")
-        client = poplib.POP3("127.0.0.1", lab.port("pop3"), timeout=60)
-        client.user("ada@example.com")
-        client.pass_("lovelace")
+        client = login(lab.port("pop3"), "ada@example.com", "lovelace")
         assert client.stat()[0] == 3
         client.quit()
         docker("kill", lab.container("node2"))

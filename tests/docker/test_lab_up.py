@@ -80,7 +80,7 @@ def test_a_second_up_changes_nothing(lab: ComposedLab) -> None:
 def test_the_balancer_places_sessions_on_all_nodes(lab: ComposedLab) -> None:
     lab.wait_until_placed_on(*NODES)
     before = {row["svname"]: int(row["stot"]) for row in placing(lab, "pop3_ready")}
-    clients = [poplib.POP3("127.0.0.1", lab.port("pop3"), timeout=60) for _ in range(9)]
+    clients = [node_lab.Pop3Client(lab.port("pop3")) for _ in range(9)]
     for client in clients:
         client.quit()
     after = {row["svname"]: int(row["stot"]) for row in placing(lab, "pop3_ready")}
@@ -170,7 +170,7 @@ def test_health_checks_leave_no_line(lab: ComposedLab) -> None:
 
 def test_a_stranger_is_not_believed_who_he_says_he_is(lab: ComposedLab) -> None:
     """A client's own header, sent through the balancer, is a command that the node does not know."""
-    client = poplib.POP3("127.0.0.1", lab.port("pop3"), timeout=60)
+    client = node_lab.Pop3Client(lab.port("pop3"))
     with pytest.raises(poplib.error_proto, match="-ERR"):
         client._shortcmd("PROXY TCP4 192.0.2.99 192.0.2.1 1234 110")
     client.quit()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import poplib
 import smtplib
 import urllib.parse
 import urllib.request
@@ -13,6 +12,8 @@ import pytest
 from lab import ComposedLab, docker
 from support import wait_until
 from watched import RULES, panel_queries, rule_queries
+
+from node.lab import login
 
 pytestmark = pytest.mark.docker
 
@@ -34,9 +35,7 @@ def use(lab: ComposedLab) -> None:
     """A delivery and a session, for figures that are not all 0."""
     with smtplib.LMTP("127.0.0.1", lab.port("lmtp"), local_hostname="test", timeout=60) as mta:
         mta.sendmail("sender@example.net", ["alan@example.com"], b"Subject: watched\r\n\r\n.\r\n")
-    client = poplib.POP3("127.0.0.1", lab.port("pop3"), timeout=60)
-    client.user("alan@example.com")
-    client.pass_("turing")
+    client = login(lab.port("pop3"), "alan@example.com", "turing")
     client.retr(1)
     client.quit()
 
